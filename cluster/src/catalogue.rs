@@ -12,31 +12,67 @@
 //!   or not, so that what is in force does not depend on mistakes elsewhere.
 
 mod confirmation;
+mod held_file;
+mod object_table;
+mod saved_objects;
+mod settlement;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use policy::document::Document;
 use policy::{Diagnostic, Severity};
 
+use crate::file_stamp::FileStamp;
 use crate::object::{Object, ObjectChange, ObjectKey, Update};
 use crate::report::{ReadReport, ReportState};
 
-use super::reading::{ParsedDocument, ParsedFile, read_file, reread};
+use super::reading::{ParsedDocument, ParsedFile, read_documents, reread};
 
 pub use confirmation::{CONFIRMATION, ScanContext};
 use confirmation::{HeldBack, PendingLoss, hold_back_losses};
+use held_file::{ContentId, HeldFile, digest};
+use object_table::{ObjectInForce, ObjectTable, PolicyInForce};
+pub(crate) use saved_objects::{SavedObjects, SavedVersion};
+use settlement::{Concerned, FreshDefinition, Settled, reports, settle};
+
+/// Is given a document, the file that holds it, and what it says.
+pub(crate) type DocumentVisitor<'v> = dyn FnMut(&Path, Document, &ParsedDocument) + 'v;
 
 /// The content of one file, or why there is none.
 pub type FileContent = Result<String, String>;
 
+/// What a look at one file found.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum FileLook {
+    /// It is as its [stamp](Catalogue::stamps) says, and was not read.
+    Unchanged,
+    /// It was read.
+    Read {
+        content: FileContent,
+        /// `None` where it must be read again at the next look.
+        stamp: Option<FileStamp>,
+    },
+}
+
 /// What the files hold now, and what is in force.
+///
+/// Kept of an object that is no policy is a digest, and neither text nor object. What a scan costs
+/// follows from the files that changed.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    /// What each file says, kept so that an unchanged file is not read again.
-    files: BTreeMap<PathBuf, (FileContent, ParsedFile)>,
-    in_force: BTreeMap<ObjectKey, ObjectInForce>,
+    scope: ReportScope,
+    files: BTreeMap<PathBuf, HeldFile>,
+    table: ObjectTable,
+    /// What an earlier process had in force, until the first scan.
+    earlier: Vec<LastGood>,
+    /// What is in force although no file was ever seen that holds it.
+    without_file: Vec<Arc<ObjectKey>>,
+    /// What is to be saved for a later process, since it was [taken](Self::take_saves).
+    saves: SavedObjects,
+    saves_objects: bool,
     reports: Vec<ReadReport>,
     /// Whether the first update, which is complete even when it is empty, was given.
     begun: bool,
@@ -49,21 +85,14 @@ pub struct Catalogue {
     again: Option<Instant>,
 }
 
-/// An object in force, and the file that it came from.
-#[derive(Debug, Clone, PartialEq)]
-struct ObjectInForce {
-    file: PathBuf,
-    object: Object,
-    version: InForceVersion,
-}
-
-/// What an object in force was made of.
-#[derive(Debug, Clone, PartialEq)]
-enum InForceVersion {
-    /// A document that is good, as JSON.
-    Good(Arc<str>),
-    /// A document that is refused. What is to be said of that.
-    StandIn(Vec<Diagnostic>),
+/// Of which objects there is a report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ReportScope {
+    /// Of every one.
+    #[default]
+    Everything,
+    /// Of policies, and where something is to be said.
+    Noteworthy,
 }
 
 /// A good version that outlives this process.
@@ -79,62 +108,100 @@ impl Catalogue {
     /// A catalogue that knows what an earlier process had in force. None of it is in force before
     /// the first scan finds it defined in a document that is refused, or its file unreadable.
     pub fn remembering(earlier: impl IntoIterator<Item = LastGood>) -> Self {
-        let known = |LastGood { file, document }| {
-            let (key, object) = reread(&document)?;
-            let version = InForceVersion::Good(document);
-            Some((key, ObjectInForce { file, object, version }))
-        };
         Self {
-            in_force: earlier.into_iter().filter_map(known).collect(),
+            earlier: earlier.into_iter().collect(),
             ..Self::default()
         }
     }
 
-    /// What [`remembering`](Self::remembering) is to be told in a later process.
-    pub fn last_good(&self) -> Vec<LastGood> {
-        let good = |held: &ObjectInForce| match &held.version {
-            InForceVersion::Good(document) => Some(LastGood {
-                file: held.file.clone(),
-                document: Arc::clone(document),
-            }),
-            InForceVersion::StandIn(_) => None,
-        };
-        self.in_force.values().filter_map(good).collect()
+    /// The catalogue of an agent: it reports on policies and where there is something to say, and
+    /// with `saves` it tells what is to be saved.
+    pub fn of_agent(earlier: impl IntoIterator<Item = LastGood>, saves: bool) -> Self {
+        Self {
+            scope: ReportScope::Noteworthy,
+            saves_objects: saves,
+            ..Self::remembering(earlier)
+        }
+    }
+
+    /// What changed of the good versions since the last call. All that was ever returned, one
+    /// [update](SavedObjects::update) after another, is what [`remembering`](Self::remembering) is
+    /// to be told in a later process.
+    pub(crate) fn take_saves(&mut self) -> SavedObjects {
+        std::mem::take(&mut self.saves)
+    }
+
+    /// The stamps of the files that need not be read while they are the same.
+    pub(crate) fn stamps(&self) -> BTreeMap<PathBuf, FileStamp> {
+        let known = self.files.iter();
+        known
+            .filter_map(|(path, file)| Some((path.clone(), file.stamp?)))
+            .collect()
+    }
+
+    /// Has every file read again.
+    pub(crate) fn read_all_again(&mut self) {
+        for file in self.files.values_mut() {
+            (file.stamp, file.content) = (None, None);
+        }
     }
 
     /// As [`scan`](Self::scan), where contents may be those of files that are being written: what
     /// looks as if policies were lost by accident is kept as it was, said, and believed when it is
     /// still so at [`confirm_at`](Self::confirm_at).
-    pub fn scan_with_confirmation(
+    pub(crate) fn scan_with_confirmation(
         &mut self,
-        mut contents: BTreeMap<PathBuf, FileContent>,
+        mut looks: BTreeMap<PathBuf, FileLook>,
         context: ScanContext,
     ) -> Option<Update> {
-        if !self.begun && contents.is_empty() && self.in_force.keys().any(|key| matches!(key, ObjectKey::Policy(_))) {
-            return Some(self.begin_without_files());
+        if !self.begun && looks.is_empty() && !self.earlier.is_empty() {
+            let recalled = self.recall();
+            if recalled.keys().any(|key| matches!(**key, ObjectKey::Policy(_))) {
+                return Some(self.begin_without_files(recalled));
+            }
+            // It is gone with its files.
+            self.without_file = recalled.into_keys().collect();
         }
         let HeldBack {
             pending_losses,
             reports,
             again,
-        } = hold_back_losses(self, &mut contents, context);
+        } = hold_back_losses(self, &mut looks, context);
         (self.pending_losses, self.again) = (pending_losses, again);
-        self.scan_with(contents, reports)
+        let update = self.scan_looks(looks, reports, &mut |_, _, _| ());
+        let is_awaited =
+            |(path, file): (&PathBuf, &HeldFile)| file.content.is_none() && !self.pending_losses.contains_key(path);
+        if self.files.iter().any(is_awaited) {
+            self.again = Some(context.at);
+        }
+        update
     }
 
-    /// When the losses that are held back are looked at again.
+    /// When the losses that are held back are looked at again, or a file that must be read again.
     pub fn confirm_at(&self) -> Option<Instant> {
         self.again
     }
 
     /// Takes the contents of all files and says what changed; `None` when nothing did.
     pub fn scan(&mut self, contents: BTreeMap<PathBuf, FileContent>) -> Option<Update> {
-        self.scan_with(contents, Vec::new())
+        self.scan_visiting(contents, &mut |_, _, _| ())
+    }
+
+    /// As [`scan`](Self::scan). `visit` is given each document that is read, in the order of files
+    /// and documents, of an object that Namegate acts on or refuses.
+    pub(crate) fn scan_visiting(
+        &mut self,
+        contents: BTreeMap<PathBuf, FileContent>,
+        visit: &mut DocumentVisitor<'_>,
+    ) -> Option<Update> {
+        let look = |content| FileLook::Read { content, stamp: None };
+        let looks = contents.into_iter().map(|(path, content)| (path, look(content)));
+        self.scan_looks(looks.collect(), Vec::new(), visit)
     }
 
     /// What an earlier process had in force stays, although there is no file: there is no telling
     /// whether it was deleted meanwhile, or the directory is not what it should be.
-    fn begin_without_files(&mut self) -> Update {
+    fn begin_without_files(&mut self, recalled: HashMap<Arc<ObjectKey>, Object>) -> Update {
         let reason = "there are no files, and what was in force before this start stays in force";
         let mut finding = fault("vanished", reason.into());
         finding.suggestion = Some(
@@ -142,48 +209,180 @@ impl Catalogue {
                 .into(),
         );
         let report = ReadReport::new(None, String::new(), ReportState::KeptLastGood, vec![finding]);
-        let changes = self
-            .in_force
-            .values()
-            .map(|held| ObjectChange::Apply(held.object.clone()));
+        let recalled: BTreeMap<_, _> = recalled.into_iter().collect();
+        self.without_file = recalled.keys().cloned().collect();
         self.begun = true;
         self.reports = vec![report];
         Update {
-            changes: changes.collect(),
+            changes: recalled.into_values().map(ObjectChange::Apply).collect(),
             reports: self.reports.clone(),
         }
     }
 
-    fn scan_with(&mut self, contents: BTreeMap<PathBuf, FileContent>, held_reports: Vec<ReadReport>) -> Option<Update> {
-        let before = self.files.iter().map(|(path, (content, _))| (path, content));
-        if self.begun && !self.unreadable && held_reports == self.held_reports && before.eq(&contents) {
+    /// Puts into the table what an earlier process had in force, and returns the objects.
+    fn recall(&mut self) -> HashMap<Arc<ObjectKey>, Object> {
+        let mut recalled = HashMap::new();
+        for LastGood { file, document } in std::mem::take(&mut self.earlier) {
+            let Some((key, object)) = reread(&document) else {
+                continue;
+            };
+            let policy = match &object {
+                Object::Policy(policy) => Some(PolicyInForce {
+                    policy: (**policy).clone(),
+                    stand_in: None,
+                }),
+                _ => None,
+            };
+            let version = ObjectInForce {
+                file: Arc::new(file),
+                digest: digest(&document),
+                policy: policy.map(Box::new),
+            };
+            let key = self.table.key(&key);
+            self.table.put(&key, Some(version));
+            recalled.insert(key, object);
+        }
+        recalled
+    }
+
+    fn scan_looks(
+        &mut self,
+        looks: BTreeMap<PathBuf, FileLook>,
+        held_reports: Vec<ReadReport>,
+        visit: &mut DocumentVisitor<'_>,
+    ) -> Option<Update> {
+        let gone: Vec<PathBuf> = self
+            .files
+            .keys()
+            .filter(|path| !looks.contains_key(*path))
+            .cloned()
+            .collect();
+        let fresh = self.changed(looks, &gone);
+        if self.begun && !self.unreadable && held_reports == self.held_reports && gone.is_empty() && fresh.is_empty() {
             return None;
         }
         self.held_reports = held_reports;
         self.unreadable = false;
-        self.files = contents
-            .into_iter()
-            .map(|(path, content)| {
-                let read = match self.files.remove(&path) {
-                    Some((before, reading)) if before == content => reading,
-                    _ => self.read(&path, &content),
-                };
-                (path, (content, read))
-            })
-            .collect();
 
-        let mut settled = Settlement::new(&self.files, &self.in_force);
-        for (path, (_, file)) in &self.files {
-            if !file.faults.is_empty() {
-                settled.keep_all_of(path, &file.faults);
+        let mut concerned = Concerned::new();
+        let mut recalled = HashMap::new();
+        let mut files: BTreeSet<PathBuf> = BTreeSet::new();
+        for path in gone.iter().chain(fresh.keys()) {
+            files.insert(path.clone());
+            self.withdraw(path, &mut concerned);
+        }
+        for (path, (content, stamp)) in fresh {
+            // Needs what is in force of the file: what an earlier process had, too.
+            if matches!(&content, Ok(text) if text.is_empty()) && !self.earlier.is_empty() {
+                recalled.extend(self.recall());
             }
-            for (index, reading) in file.objects.iter().enumerate() {
-                settled.settle(path, index, reading);
+            let mut parsed = self.read(&path, &content, visit);
+            let is_doubtful = |parsed: &ParsedFile| {
+                !parsed.faults.is_empty() || parsed.objects.iter().any(|object| object.object.is_none())
+            };
+            if !self.earlier.is_empty() && is_doubtful(&parsed) {
+                recalled.extend(self.recall());
+            }
+            self.take_in(path, content, stamp, &mut parsed, &mut concerned);
+        }
+        for key in recalled.keys().cloned().chain(std::mem::take(&mut self.without_file)) {
+            concerned.entry(key).or_default();
+        }
+        self.earlier = Vec::new();
+
+        let mut settled = settle(&mut self.table, &mut self.files, concerned, self.begun, &mut recalled);
+        settled.files.extend(files);
+        self.say(&settled);
+        if self.saves_objects {
+            let saves = settled.saves(&self.table, &self.files);
+            self.saves.update(saves);
+        }
+        // Deletions first: an address that moves from one pod to another is free before it is
+        // taken.
+        let changes: Vec<ObjectChange> = settled.gone.into_iter().chain(settled.applied).collect();
+        let of_files = self.files.values().flat_map(|file| &file.reports);
+        let reports = self.held_reports.iter().chain(of_files).cloned().collect();
+        self.tell(changes, reports)
+    }
+
+    /// The files to be read again: those with another content, and those whose objects are needed
+    /// because what counted before them is read again or gone.
+    fn changed(
+        &mut self,
+        looks: BTreeMap<PathBuf, FileLook>,
+        gone: &[PathBuf],
+    ) -> BTreeMap<PathBuf, (FileContent, Option<FileStamp>)> {
+        let mut fresh = BTreeMap::new();
+        let mut same = BTreeMap::new();
+        for (path, look) in looks {
+            let FileLook::Read { content, stamp } = look else {
+                continue;
+            };
+            let known = self.files.get_mut(&path);
+            match known.filter(|file| file.content.as_ref() == Some(&ContentId::of(&content))) {
+                Some(file) => {
+                    file.stamp = stamp;
+                    same.insert(path, (content, stamp));
+                }
+                None => drop(fresh.insert(path, (content, stamp))),
             }
         }
-        let Settlement { next, mut reports, .. } = settled;
-        reports.splice(0..0, self.held_reports.iter().cloned());
-        self.replace(next, reports)
+        let withdrawn = gone.iter().chain(fresh.keys());
+        let keys = withdrawn
+            .filter_map(|path| self.files.get(path))
+            .flat_map(HeldFile::keys);
+        let definers = keys.map(|key| self.table.definers(key)).filter(|files| files.len() > 1);
+        let others: BTreeSet<&PathBuf> = definers.flatten().map(Arc::as_ref).collect();
+        let needed: Vec<_> = others.into_iter().filter_map(|path| same.remove_entry(path)).collect();
+        fresh.extend(needed);
+        fresh
+    }
+
+    /// A file is gone, or about to be read again.
+    fn withdraw(&mut self, path: &Path, concerned: &mut Concerned) {
+        let Some(file) = self.files.remove(path) else { return };
+        for key in file.keys() {
+            self.table.undefine(key, path);
+            concerned.entry(Arc::clone(key)).or_default();
+        }
+    }
+
+    /// A file was read.
+    fn take_in(
+        &mut self,
+        path: PathBuf,
+        content: FileContent,
+        stamp: Option<FileStamp>,
+        parsed: &mut ParsedFile,
+        concerned: &mut Concerned,
+    ) {
+        let file = Arc::new(path.clone());
+        let held = HeldFile::new(Arc::clone(&file), content, stamp, parsed, |key| self.table.key(key));
+        for (place, (document, said)) in held.documents.iter().zip(parsed.objects.drain(..)).enumerate() {
+            let Some(key) = document.key() else { continue };
+            let fresh = concerned.entry(Arc::clone(key)).or_default();
+            // Of two definitions in one file, the first counts.
+            if fresh.last().is_none_or(|last| last.file != file) {
+                self.table.define(key, &file);
+                fresh.push(FreshDefinition {
+                    file: Arc::clone(&file),
+                    place,
+                    object: said.object,
+                    source: said.source,
+                });
+            }
+        }
+        self.files.insert(path, held);
+    }
+
+    /// Remakes what is said of the files that were concerned.
+    fn say(&mut self, settled: &Settled) {
+        for path in &settled.files {
+            if let Some(file) = self.files.get_mut(path) {
+                file.kept.sort();
+                file.reports = reports(file, &self.table, self.scope);
+            }
+        }
     }
 
     /// The files as a whole cannot be read: everything stays as it was, and `reason` is reported.
@@ -203,28 +402,28 @@ impl Catalogue {
         );
         let others = self.reports.iter().filter(|it| it.file.as_deref() != Some(directory));
         let reports = std::iter::once(trouble).chain(others.cloned()).collect();
-        self.replace(self.in_force.clone(), reports)
+        self.tell(Vec::new(), reports)
     }
 
     /// `kind namespace/name` of the objects that Namegate has no use for.
     pub fn foreign(&self) -> BTreeSet<&str> {
         self.files
             .values()
-            .flat_map(|(_, file)| file.foreign.iter().map(String::as_str))
+            .flat_map(|file| file.foreign.iter().map(String::as_str))
             .collect()
     }
 
     /// How many objects are in force.
     pub fn len(&self) -> usize {
-        self.in_force.len()
+        self.table.len()
     }
 
     /// Whether nothing is in force.
     pub fn is_empty(&self) -> bool {
-        self.in_force.is_empty()
+        self.len() == 0
     }
 
-    fn read(&self, path: &Path, content: &FileContent) -> ParsedFile {
+    fn read(&self, path: &Path, content: &FileContent, visit: &mut DocumentVisitor<'_>) -> ParsedFile {
         let fault_only = |code, reason| ParsedFile {
             faults: vec![fault(code, reason)],
             ..ParsedFile::default()
@@ -233,159 +432,19 @@ impl Catalogue {
             Err(reason) => fault_only("unreadable-file", format!("the file cannot be read: {reason}")),
             // A file of no bytes is what a crash or a full disk leaves behind, or an editor about
             // to write; a file that is meant to say nothing is deleted, or says so in a comment.
-            Ok(text) if text.is_empty() && self.in_force.values().any(|held| held.file == path) => {
+            Ok(text) if text.is_empty() && self.table.is_holder(path) => {
                 let reason = "the file is empty, and its objects stay in force; delete it to remove them";
                 fault_only("empty-file", reason.into())
             }
-            Ok(text) => read_file(text),
+            Ok(text) => read_documents(text, &mut |document, said| visit(path, document, said)),
         }
     }
 
-    fn replace(&mut self, next: BTreeMap<ObjectKey, ObjectInForce>, reports: Vec<ReadReport>) -> Option<Update> {
-        // Nobody was told of what an earlier process had in force: the first update is complete.
-        let told = match self.begun {
-            true => std::mem::take(&mut self.in_force),
-            false => BTreeMap::new(),
-        };
-        let gone = told.keys().filter(|key| !next.contains_key(*key));
-        let applied = next
-            .iter()
-            .filter(|(key, held)| told.get(*key).is_none_or(|before| before.object != held.object));
-        // Deletions first: an address that moves from one pod to another is free before it is
-        // taken.
-        let changes: Vec<ObjectChange> = gone
-            .map(|key| ObjectChange::Delete(key.clone()))
-            .chain(applied.map(|(_, held)| ObjectChange::Apply(held.object.clone())))
-            .collect();
+    fn tell(&mut self, changes: Vec<ObjectChange>, reports: Vec<ReadReport>) -> Option<Update> {
         let news = !self.begun || !changes.is_empty() || reports != self.reports;
         self.begun = true;
-        self.in_force = next;
         self.reports.clone_from(&reports);
         news.then_some(Update { changes, reports })
-    }
-}
-
-impl ObjectInForce {
-    fn is_good(&self) -> bool {
-        matches!(self.version, InForceVersion::Good(_))
-    }
-}
-
-/// What is in force after a scan, under way.
-struct Settlement<'a> {
-    /// The definition that counts: the file and the place in it.
-    definitions: BTreeMap<&'a ObjectKey, (&'a Path, usize)>,
-    before: &'a BTreeMap<ObjectKey, ObjectInForce>,
-    next: BTreeMap<ObjectKey, ObjectInForce>,
-    reports: Vec<ReadReport>,
-}
-
-impl<'a> Settlement<'a> {
-    fn new(
-        files: &'a BTreeMap<PathBuf, (FileContent, ParsedFile)>,
-        before: &'a BTreeMap<ObjectKey, ObjectInForce>,
-    ) -> Self {
-        let mut definitions = BTreeMap::new();
-        for (path, (_, file)) in files {
-            for (index, reading) in file.objects.iter().enumerate() {
-                if let Some(key) = &reading.key {
-                    definitions.entry(key).or_insert((path.as_path(), index));
-                }
-            }
-        }
-        Self {
-            definitions,
-            before,
-            next: BTreeMap::new(),
-            reports: Vec::new(),
-        }
-    }
-
-    /// Some document of the file cannot be told, and may be any of the objects that the file held.
-    fn keep_all_of(&mut self, path: &Path, faults: &[Diagnostic]) {
-        // What is defined somewhere now is told there.
-        let kept: Vec<_> = self
-            .before
-            .iter()
-            .filter(|(key, held)| held.file == path && !self.definitions.contains_key(key))
-            .collect();
-        let state = match kept.iter().any(|(_, held)| held.is_good()) {
-            true => ReportState::KeptLastGood,
-            false => ReportState::Rejected,
-        };
-        self.report(path, String::new(), state, faults.to_vec());
-        for (key, held) in kept {
-            self.next.insert(key.clone(), held.clone());
-            let (state, diagnostics) = match &held.version {
-                InForceVersion::Good(_) => (ReportState::KeptLastGood, Vec::new()),
-                InForceVersion::StandIn(findings) => (ReportState::Rejected, without_positions(findings)),
-            };
-            self.report(path, key.to_string(), state, diagnostics);
-        }
-    }
-
-    fn settle(&mut self, path: &Path, index: usize, reading: &ParsedDocument) {
-        let mut state = reading.state();
-        let mut diagnostics = reading.diagnostics.clone();
-        if let Some(key) = &reading.key {
-            let (first, first_index) = self.definitions.get(key).copied().unwrap_or((path, index));
-            if (first, first_index) != (path, index) {
-                state = ReportState::Rejected;
-                diagnostics = vec![duplicate(first, path)];
-            } else if let Some(object) = &reading.object {
-                let held = ObjectInForce {
-                    file: path.to_owned(),
-                    object: object.clone(),
-                    version: InForceVersion::Good(Arc::clone(&reading.source)),
-                };
-                self.next.insert(key.clone(), held);
-            } else if let Some(held) = self.before.get(key).filter(|held| held.is_good()) {
-                state = ReportState::KeptLastGood;
-                let held = ObjectInForce {
-                    file: path.to_owned(),
-                    ..held.clone()
-                };
-                self.next.insert(key.clone(), held);
-            } else {
-                diagnostics.extend_from_slice(&reading.stand_in.findings);
-                if let Some(policy) = &reading.stand_in.policy {
-                    let held = ObjectInForce {
-                        file: path.to_owned(),
-                        object: Object::Policy(Box::new(policy.clone())),
-                        version: InForceVersion::StandIn(reading.stand_in.findings.clone()),
-                    };
-                    self.next.insert(key.clone(), held);
-                }
-            }
-        }
-        self.report(path, reading.label.clone(), state, diagnostics);
-    }
-
-    fn report(&mut self, path: &Path, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
-        self.reports
-            .push(ReadReport::new(Some(path), object, state, diagnostics));
-    }
-}
-
-/// The text that they point into is not there any more.
-fn without_positions(findings: &[Diagnostic]) -> Vec<Diagnostic> {
-    let mut findings = findings.to_vec();
-    findings.iter_mut().for_each(|finding| finding.position = None);
-    findings
-}
-
-fn duplicate(first: &Path, path: &Path) -> Diagnostic {
-    let place = match first == path {
-        true => "earlier in this file".into(),
-        false => format!("in {}", first.display()),
-    };
-    Diagnostic {
-        severity: Severity::Warning,
-        code: "duplicate-object",
-        path: "metadata.name".into(),
-        position: None,
-        reason: format!("the same object is already defined {place}, and the first one counts"),
-        suggestion: Some("remove one of them, or give it another name".into()),
     }
 }
 
@@ -400,5 +459,7 @@ fn fault(code: &'static str, reason: String) -> Diagnostic {
     }
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,15 @@
 //! Checks files of objects as an agent would read them, without an agent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use policy::document::{self, Document};
-use policy::validate::{self, validate};
-use policy::{Policy, PolicyId, Severity, lint};
+use policy::document::Document;
+use policy::{Diagnostic, Policy, PolicyId, Severity, lint};
 
 use crate::catalogue::{Catalogue, FileContent};
 use crate::index::Cluster;
-use crate::{ObjectKey, ReadReport};
+use crate::reading::ParsedDocument;
+use crate::{Object, ObjectKey, ReadReport};
 
 /// The files of a check and the reports about them.
 pub struct CheckedFiles {
@@ -54,12 +54,16 @@ impl CheckedFiles {
     /// Checks `contents` as one cluster: each object by itself, and policies beside each other.
     pub fn new(contents: BTreeMap<PathBuf, FileContent>) -> Self {
         let mut catalogue = Catalogue::default();
+        let mut policies = AcceptedPolicies::default();
+        let mut visit = |file: &Path, document: Document, said: &ParsedDocument| policies.visit(file, document, said);
         // The first scan always gives an update.
-        let update = catalogue.scan(contents.clone()).unwrap_or_default();
+        let update = catalogue
+            .scan_visiting(contents.clone(), &mut visit)
+            .unwrap_or_default();
         let mut cluster = Cluster::new("");
         update.changes.into_iter().for_each(|change| cluster.apply(change));
         let mut reports = update.reports;
-        add_findings_across(&contents, &cluster, &mut reports);
+        add_findings_across(&policies.accepted, &cluster, &mut reports);
         Self {
             contents,
             reports,
@@ -88,16 +92,19 @@ fn is_for_a_tool(path: &Path) -> bool {
 }
 
 /// Adds the findings that depend on several objects, each to the report of its policy.
-fn add_findings_across(contents: &BTreeMap<PathBuf, FileContent>, cluster: &Cluster, reports: &mut [ReadReport]) {
-    let policies = policies(contents);
+fn add_findings_across(policies: &[AcceptedPolicy], cluster: &Cluster, reports: &mut [ReadReport]) {
     let pairs: Vec<_> = policies.iter().map(|it| (&it.document, &it.policy)).collect();
     let found = lint::across(&pairs, &cluster.lint_context());
-    let mut found: BTreeMap<_, _> = policies.iter().map(AcceptedPolicy::place).zip(found).collect();
+    let mut findings: HashMap<&Path, HashMap<&str, Vec<Diagnostic>>> = HashMap::new();
+    for (policy, found) in policies.iter().zip(found) {
+        let of_file = findings.entry(&policy.file).or_default();
+        of_file.insert(&policy.label, found);
+    }
     for report in reports {
-        let place = (report.file.clone().unwrap_or_default(), report.object.clone());
+        let of_file = report.file.as_deref().and_then(|file| findings.get_mut(file));
         // A second definition of an object has a report of the same name, behind the first. Only
         // the first gets the findings.
-        if let Some(found) = found.remove(&place) {
+        if let Some(found) = of_file.and_then(|of_file| of_file.remove(report.object.as_str())) {
             report.diagnostics.extend(found);
             report.sort();
         }
@@ -105,37 +112,36 @@ fn add_findings_across(contents: &BTreeMap<PathBuf, FileContent>, cluster: &Clus
 }
 
 /// A policy that is accepted.
-struct AcceptedPolicy<'c> {
-    file: &'c Path,
+struct AcceptedPolicy {
+    /// The file of the report about it.
+    file: PathBuf,
+    /// The object of that report.
+    label: String,
     document: Document,
     policy: Policy,
 }
 
-impl AcceptedPolicy<'_> {
-    /// The file and object of the report about it.
-    fn place(&self) -> (PathBuf, String) {
-        (
-            self.file.to_owned(),
-            ObjectKey::Policy(self.policy.id.clone()).to_string(),
-        )
-    }
+/// The accepted policies of a check. As in the catalogue, only the first definition of a policy
+/// counts, accepted or not.
+#[derive(Default)]
+struct AcceptedPolicies {
+    known: HashSet<PolicyId>,
+    accepted: Vec<AcceptedPolicy>,
 }
 
-/// The accepted policies. As in the catalogue, only the first definition of a policy counts,
-/// accepted or not.
-fn policies(contents: &BTreeMap<PathBuf, FileContent>) -> Vec<AcceptedPolicy<'_>> {
-    let mut known: BTreeSet<PolicyId> = BTreeSet::new();
-    let mut policies = Vec::new();
-    for (file, content) in contents {
-        let Ok(text) = content else { continue };
-        for document in document::parse(text).0 {
-            if !validate::id(&document).is_some_and(|id| known.insert(id)) {
-                continue;
-            }
-            if let Some(policy) = validate(&document).0.accepted() {
-                policies.push(AcceptedPolicy { file, document, policy });
-            }
+impl AcceptedPolicies {
+    fn visit(&mut self, file: &Path, document: Document, said: &ParsedDocument) {
+        let Some(ObjectKey::Policy(id)) = &said.key else { return };
+        if !self.known.insert(id.clone()) {
+            return;
+        }
+        if let Some(Object::Policy(policy)) = &said.object {
+            self.accepted.push(AcceptedPolicy {
+                file: file.to_owned(),
+                label: said.label.clone(),
+                document,
+                policy: (**policy).clone(),
+            });
         }
     }
-    policies
 }

@@ -14,17 +14,18 @@ use std::time::Duration;
 use state_dir::StateDir;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Level, error, info, warn};
 
 use crate::object::Update;
 use crate::source::ObjectSource;
 
-use super::catalogue::{Catalogue, FileContent, LastGood, ScanContext};
+use super::catalogue::{Catalogue, FileLook, SavedObjects, ScanContext};
+use super::file_stamp::FileId;
 use super::inotify::WatchedDirectory;
-use super::last_good_snapshot::LastGoodSnapshot;
+use super::last_good_snapshot::{LastGoodSnapshot, SaveOutcome};
 use super::log_dedup::{LogDedup, report_lines};
-use super::tree::FileId;
 
 /// How long the files must be quiet before they are read: editors and configuration tools write in
 /// several steps.
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_millis(150);
 const RESCAN: Duration = Duration::from_secs(10);
 /// The same where the watch is not whole.
 const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
+
+/// Writing the snapshot takes a share of the time that no number of objects can exceed.
+const SAVE_SHARE: u32 = 50;
 
 /// A directory of YAML and JSON files, read as [`tree`](super::tree) says.
 #[derive(Debug, Clone)]
@@ -71,16 +75,17 @@ impl ObjectSource for DirectorySource {
             error,
         };
         let mut watched = WatchedDirectory::new(&directory);
-        let mut snapshot = self
+        let snapshot = self
             .state_dir
             .map(|state_dir| LastGoodSnapshot::new(&state_dir, &directory));
-        let mut catalogue =
-            Catalogue::remembering(snapshot.as_ref().map(LastGoodSnapshot::restore).unwrap_or_default());
+        let earlier = snapshot.as_ref().map(LastGoodSnapshot::restore).unwrap_or_default();
+        let mut catalogue = Catalogue::of_agent(earlier, snapshot.is_some());
+        let mut saving = LastGoodWriter::new(snapshot);
         let mut log = DirectoryLog::default();
         let mut last_directory = LastDirectory::default();
-        let contents = watched.read().await.map_err(unreadable)?;
-        let context = last_directory.scan_context(&directory, &contents);
-        let mut update = catalogue.scan_with_confirmation(contents, context);
+        let looks = watched.look(catalogue.stamps()).await.map_err(unreadable)?;
+        let context = last_directory.scan_context(&directory, &looks);
+        let mut update = catalogue.scan_with_confirmation(looks, context);
         loop {
             log.write_failure(watched.trouble());
             if let Some(update) = update.take() {
@@ -90,22 +95,34 @@ impl ObjectSource for DirectorySource {
                 }
             }
             // After the update is on its way: what is to be enforced does not wait for the disk.
-            snapshot = save(snapshot, catalogue.last_good()).await;
+            saving.takes(catalogue.take_saves());
             let pause = if watched.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
             let again = Instant::now() + pause;
             let again = catalogue
                 .confirm_at()
                 .map_or(again, |confirm_at| again.min(confirm_at.into()));
-            tokio::select! {
-                () = watched.changed() => settle(&watched).await,
-                () = self.reread.notified() => {}
-                () = sleep_until(again) => {}
-                () = updates.closed() => return Ok(()),
+            loop {
+                tokio::select! {
+                    () = watched.changed() => settle(&watched).await,
+                    () = self.reread.notified() => {}
+                    () = sleep_until(again) => {}
+                    outcome = saving.proceed() => {
+                        if outcome == SaveOutcome::Done {
+                            continue;
+                        }
+                        catalogue.read_all_again();
+                    }
+                    () = updates.closed() => {
+                        saving.finish().await;
+                        return Ok(());
+                    }
+                }
+                break;
             }
-            update = match watched.read().await {
-                Ok(files) => {
-                    let context = last_directory.scan_context(&directory, &files);
-                    catalogue.scan_with_confirmation(files, context)
+            update = match watched.look(catalogue.stamps()).await {
+                Ok(looks) => {
+                    let context = last_directory.scan_context(&directory, &looks);
+                    catalogue.scan_with_confirmation(looks, context)
                 }
                 Err(error) => {
                     let reason = format!("the directory cannot be read ({error}); what it held stays in force");
@@ -121,10 +138,10 @@ impl ObjectSource for DirectorySource {
 struct LastDirectory(Option<FileId>);
 
 impl LastDirectory {
-    fn scan_context(&mut self, directory: &Path, contents: &BTreeMap<PathBuf, FileContent>) -> ScanContext {
+    fn scan_context(&mut self, directory: &Path, looks: &BTreeMap<PathBuf, FileLook>) -> ScanContext {
         let now = fs::metadata(directory).ok().as_ref().map(FileId::of);
         let is_same = now.is_some() && now == self.0;
-        if !contents.is_empty() {
+        if !looks.is_empty() {
             self.0 = now;
         }
         ScanContext {
@@ -155,15 +172,77 @@ fn ignored(foreign: &BTreeSet<&str>) -> Option<String> {
     }
 }
 
-/// Writes down what is in force, away from the threads that serve lookups.
-async fn save(snapshot: Option<LastGoodSnapshot>, objects: Vec<LastGood>) -> Option<LastGoodSnapshot> {
-    let mut snapshot = snapshot?;
-    let writing = tokio::task::spawn_blocking(move || {
-        snapshot.save(objects);
-        snapshot
-    });
-    // The task could only have panicked, and it does not.
-    writing.await.ok()
+/// Writes the snapshot in the background, away from the threads that serve lookups.
+struct LastGoodWriter {
+    /// `None` without a state directory, and while it is being written.
+    snapshot: Option<LastGoodSnapshot>,
+    pending: SavedObjects,
+    /// Not before.
+    earliest: Instant,
+    writing: Option<JoinHandle<(LastGoodSnapshot, SaveOutcome, Duration)>>,
+}
+
+impl LastGoodWriter {
+    fn new(snapshot: Option<LastGoodSnapshot>) -> Self {
+        Self {
+            snapshot,
+            pending: SavedObjects::default(),
+            earliest: Instant::now(),
+            writing: None,
+        }
+    }
+
+    fn takes(&mut self, changed: SavedObjects) {
+        self.pending.update(changed);
+        // What failed is tried again with every look.
+        if self.pending.is_empty() && self.snapshot.as_ref().is_some_and(LastGoodSnapshot::has_failed) {
+            self.write();
+        }
+    }
+
+    /// The next step, when it is time for one. Can be dropped at any time and called again.
+    async fn proceed(&mut self) -> SaveOutcome {
+        if self.writing.is_none() {
+            if self.pending.is_empty() || self.snapshot.is_none() {
+                return std::future::pending().await;
+            }
+            sleep_until(self.earliest).await;
+            self.write();
+        }
+        let Some(writing) = &mut self.writing else {
+            return std::future::pending().await;
+        };
+        let written = writing.await;
+        self.writing = None;
+        // The task could only have panicked, and it does not.
+        let Ok((snapshot, outcome, took)) = written else {
+            return SaveOutcome::Done;
+        };
+        self.snapshot = Some(snapshot);
+        self.earliest = Instant::now() + took * SAVE_SHARE;
+        outcome
+    }
+
+    /// Writes what is pending, whatever it costs.
+    async fn finish(&mut self) {
+        self.earliest = Instant::now();
+        while self.writing.is_some() || self.snapshot.is_some() && !self.pending.is_empty() {
+            self.proceed().await;
+            self.earliest = Instant::now();
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(mut snapshot) = self.snapshot.take() else {
+            return;
+        };
+        let changed = std::mem::take(&mut self.pending);
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let outcome = snapshot.save(changed);
+            (snapshot, outcome, began.elapsed())
+        }));
+    }
 }
 
 /// Waits until changes stop coming, or patience ends.
@@ -220,7 +299,6 @@ mod tests {
     use std::path::Path;
 
     use tempfile::TempDir;
-    use tokio::task::JoinHandle;
 
     use crate::object::{ObjectChange, ObjectKey};
     use crate::report::ReadReport;
@@ -311,6 +389,63 @@ mod tests {
         source.until(&["a", "c", "e"]).await;
         fs::remove_file(dir.path().join("a.yaml")).unwrap();
         source.until(&["c", "e"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_rewrite_within_the_same_second_that_keeps_size_and_time_is_seen() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, pod("a")).unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut source = Running::start(dir.path());
+        source.until(&["a"]).await;
+        for name in ["b", "c", "d"] {
+            fs::write(&path, pod(name)).unwrap();
+            fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+            source.until(&[name]).await;
+        }
+    }
+
+    /// How often files of a directory were opened, by their names, since the last call.
+    fn opened(inotify: &rustix::fd::OwnedFd) -> BTreeMap<String, usize> {
+        use rustix::fs::inotify::Reader;
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 8 * 1024];
+        let mut events = Reader::new(inotify, &mut buffer);
+        let mut opened = BTreeMap::new();
+        while let Ok(event) = events.next() {
+            if let Some(name) = event.file_name() {
+                *opened.entry(name.to_string_lossy().into_owned()).or_default() += 1;
+            }
+        }
+        opened
+    }
+
+    #[tokio::test]
+    async fn an_edit_reads_the_file_that_was_edited_and_no_other() {
+        use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("same.yaml"), pod("same")).unwrap();
+        fs::write(dir.path().join("edited.yaml"), pod("x0")).unwrap();
+        let mut source = Running::start(dir.path());
+        source.until(&["same", "x0"]).await;
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&inotify, dir.path(), WatchFlags::OPEN).unwrap();
+        // Until the files are old enough that their times are believed, all of them are read.
+        let end = Instant::now() + Duration::from_secs(60);
+        for edit in 1.. {
+            let name = format!("x{edit}");
+            fs::rename(dir.path().join("edited.yaml"), dir.path().join("edited.old")).unwrap();
+            fs::write(dir.path().join("edited.new"), pod(&name)).unwrap();
+            fs::rename(dir.path().join("edited.new"), dir.path().join("edited.yaml")).unwrap();
+            opened(&inotify);
+            source.until(&["same", &name]).await;
+            let opened = opened(&inotify);
+            if opened.contains_key("edited.yaml") && !opened.contains_key("same.yaml") {
+                return;
+            }
+            assert!(Instant::now() < end, "{opened:?}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 
     #[tokio::test]

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::catalogue::FileContent;
+use super::catalogue::FileLook;
+use super::file_stamp::FileStamp;
 use super::readiness::register;
-use super::tree::read_tree;
+use super::tree::look_at_tree;
 
 /// What may change what is read: contents, names, permissions, and the directory itself.
 const IN_TREE: WatchFlags = WatchFlags::MODIFY
@@ -54,7 +55,7 @@ pub(super) struct WatchedDirectory {
 
 /// What one reading found.
 struct WatchedTree {
-    files: io::Result<BTreeMap<PathBuf, FileContent>>,
+    files: io::Result<BTreeMap<PathBuf, FileLook>>,
     tree: BTreeSet<i32>,
     trouble: Option<String>,
 }
@@ -76,11 +77,15 @@ impl WatchedDirectory {
         }
     }
 
-    /// Reads the files, and watches from before that on.
-    pub(super) async fn read(&mut self) -> io::Result<BTreeMap<PathBuf, FileContent>> {
+    /// Looks at the files, and watches from before that on. Those whose stamps are `known` and
+    /// still the same are not read.
+    pub(super) async fn look(
+        &mut self,
+        known: BTreeMap<PathBuf, FileStamp>,
+    ) -> io::Result<BTreeMap<PathBuf, FileLook>> {
         self.watch_parent();
         let (directory, inotify) = (self.directory.clone(), self.inotify.clone());
-        let reading = tokio::task::spawn_blocking(move || read(&directory, inotify.as_deref()))
+        let reading = tokio::task::spawn_blocking(move || look(&directory, inotify.as_deref(), &known))
             .await
             // The task is not cancelled; it could only have panicked, and it does not.
             .map_err(io::Error::other)?;
@@ -154,16 +159,17 @@ impl WatchedDirectory {
     }
 }
 
-fn read(directory: &Path, inotify: Option<&AsyncFd<OwnedFd>>) -> WatchedTree {
+fn look(directory: &Path, inotify: Option<&AsyncFd<OwnedFd>>, known: &BTreeMap<PathBuf, FileStamp>) -> WatchedTree {
     let mut tree = BTreeSet::new();
     let mut trouble = None;
-    let files = read_tree(directory, &mut |path| {
+    let mut entering = |path: &Path| {
         let Some(inotify) = inotify else { return };
         match inotify::add_watch(inotify.get_ref(), path.as_os_str().as_bytes(), IN_TREE) {
             Ok(watch) => drop(tree.insert(watch)),
             // ENOSPC: fs.inotify.max_user_watches.
             Err(error) => trouble = Some(format!("cannot watch {}: {error}", path.display())),
         }
-    });
+    };
+    let files = look_at_tree(directory, &mut entering, known);
     WatchedTree { files, tree, trouble }
 }

@@ -15,7 +15,7 @@ use state_dir::{DiskSnapshot, DiskSnapshotError, OBJECTS_FILE, StateDir};
 use thiserror::Error;
 use tracing::{Level, info, warn};
 
-use crate::catalogue::LastGood;
+use crate::catalogue::{LastGood, SavedObjects, SavedVersion};
 use crate::log_dedup::LogDedup;
 
 /// The version of the format.
@@ -26,8 +26,20 @@ const VERSION: u32 = 1;
 pub(crate) struct LastGoodSnapshot {
     file: DiskSnapshot,
     objects: PathBuf,
-    written: Option<Vec<LastGood>>,
+    /// Whether the file was written by this process, so that what did not change stands in it.
+    is_ours: bool,
+    /// What is not written yet.
+    pending: SavedObjects,
     failures: LogDedup,
+}
+
+/// What came of writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SaveOutcome {
+    /// The file holds everything, or will with the next call.
+    Done,
+    /// The file is not there any more, or somebody else's: everything must be told again.
+    Lost,
 }
 
 #[derive(Debug, Error)]
@@ -61,7 +73,8 @@ impl LastGoodSnapshot {
         Self {
             file: DiskSnapshot::new(state_dir, OBJECTS_FILE, VERSION),
             objects: objects.to_owned(),
-            written: None,
+            is_ours: false,
+            pending: SavedObjects::default(),
             failures: LogDedup::default(),
         }
     }
@@ -83,15 +96,29 @@ impl LastGoodSnapshot {
         }
     }
 
-    /// Writes the versions unless the file holds them. A failure is logged once as long as it
-    /// lasts, and the next call tries again.
-    pub(crate) fn save(&mut self, objects: Vec<LastGood>) {
-        if self.written.as_ref() == Some(&objects) {
-            return;
+    /// Writes what changed; the first time, that is everything. What did not change is taken from
+    /// the file, and not kept in memory. A failure is logged once as long as it lasts, and the next
+    /// call tries again.
+    pub(crate) fn save(&mut self, changed: SavedObjects) -> SaveOutcome {
+        self.pending.update(changed);
+        if self.pending.is_empty() {
+            return SaveOutcome::Done;
         }
         let mut failure = BTreeSet::new();
-        match self.write(&objects) {
-            Ok(()) => self.written = Some(objects),
+        let mut outcome = SaveOutcome::Done;
+        let written = match self.merged() {
+            Ok(objects) => self.write(&objects),
+            Err(error) => {
+                outcome = SaveOutcome::Lost;
+                self.is_ours = false;
+                Err(error)
+            }
+        };
+        match written {
+            Ok(()) => {
+                self.is_ours = true;
+                self.pending = SavedObjects::default();
+            }
             Err(error) => {
                 failure.insert((
                     Level::WARN,
@@ -105,6 +132,29 @@ impl LastGoodSnapshot {
         for (_, line) in self.failures.replace(failure) {
             warn!(file = %self.file.path().display(), "{line}");
         }
+        outcome
+    }
+
+    /// Whether something is still to be written.
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What the file holds, and over it what is pending.
+    fn merged(&self) -> Result<SavedObjects, DiskSnapshotError> {
+        let mut objects = SavedObjects::default();
+        if self.is_ours {
+            let known = self.read().map_err(|error| match error {
+                LastGoodRestoreError::Snapshot(error) => error,
+                other => DiskSnapshotError::from(io::Error::other(other)),
+            })?;
+            for LastGood { file, document } in known {
+                let versions = objects.files.entry(file).or_default();
+                versions.push(SavedVersion::Document(document));
+            }
+        }
+        objects.update(self.pending.clone());
+        Ok(objects)
     }
 
     fn read(&self) -> Result<Vec<LastGood>, LastGoodRestoreError> {
@@ -120,18 +170,21 @@ impl LastGoodSnapshot {
         Ok(objects.collect())
     }
 
-    fn write(&self, objects: &[LastGood]) -> Result<(), DiskSnapshotError> {
+    fn write(&self, objects: &SavedObjects) -> Result<(), DiskSnapshotError> {
         self.file.write(&SavedDirectory {
             directory: self.directory()?,
-            objects: objects.iter().filter_map(|object| self.saved(object)).collect(),
+            objects: objects
+                .documents()
+                .filter_map(|(file, document)| self.saved(file, document))
+                .collect(),
         })
     }
 
     /// `None` for a file whose name is not text, which JSON cannot hold.
-    fn saved<'a>(&self, object: &'a LastGood) -> Option<SavedObject<'a>> {
+    fn saved<'a>(&self, file: &Path, document: &'a str) -> Option<SavedObject<'a>> {
         Some(SavedObject {
-            file: object.file.strip_prefix(&self.objects).ok()?.to_str()?.to_owned(),
-            document: serde_json::from_str(&object.document).ok()?,
+            file: file.strip_prefix(&self.objects).ok()?.to_str()?.to_owned(),
+            document: serde_json::from_str(document).ok()?,
         })
     }
 
@@ -155,6 +208,21 @@ mod tests {
         }
     }
 
+    fn changed(objects: &[LastGood]) -> SavedObjects {
+        let mut changed = SavedObjects::default();
+        for LastGood { file, document } in objects {
+            let versions = changed.files.entry(file.clone()).or_default();
+            versions.push(SavedVersion::Document(Arc::clone(document)));
+        }
+        changed
+    }
+
+    fn gone(file: &str) -> SavedObjects {
+        SavedObjects {
+            files: [(file.into(), Vec::new())].into(),
+        }
+    }
+
     #[test]
     fn what_is_saved_is_restored_for_the_same_directory_only() {
         let dir = TempDir::new().unwrap();
@@ -164,10 +232,15 @@ mod tests {
         ];
         let snapshot = |of: &str| LastGoodSnapshot::new(&StateDir::new(dir.path().to_owned()), Path::new(of));
         assert_eq!(snapshot("objects").restore(), []);
-        snapshot("objects").save(objects.clone());
+        let mut ours = snapshot("objects");
+        ours.save(changed(&objects));
         assert_eq!(snapshot("objects").restore(), objects);
         assert_eq!(snapshot("other").restore(), []);
-        snapshot("objects").save(Vec::new());
+        // What did not change stays.
+        ours.save(gone("objects/a.yaml"));
+        assert_eq!(snapshot("objects").restore(), objects[1..]);
+        // What another process has left is replaced.
+        snapshot("objects").save(gone("objects/a.yaml"));
         assert_eq!(snapshot("objects").restore(), []);
     }
 
@@ -178,17 +251,33 @@ mod tests {
         fs::write(&state, "in the way").unwrap();
         let mut snapshot = LastGoodSnapshot::new(&StateDir::new(state.clone()), Path::new("objects"));
         let objects = vec![version("objects/a.yaml", "{}")];
-        snapshot.save(objects.clone());
+        snapshot.save(changed(&objects));
         assert!(!snapshot.failures.is_empty());
         fs::remove_file(&state).unwrap();
-        snapshot.save(objects.clone());
-        assert_eq!(
-            (snapshot.failures.is_empty(), snapshot.restore()),
-            (true, objects.clone())
-        );
+        snapshot.save(SavedObjects::default());
+        assert_eq!((snapshot.failures.is_empty(), snapshot.restore()), (true, objects));
         fs::remove_file(snapshot.file.path()).unwrap();
-        snapshot.save(objects);
+        assert_eq!(snapshot.save(SavedObjects::default()), SaveOutcome::Done);
         assert!(!snapshot.file.path().exists());
+        // What did not change is needed, and not there.
+        assert_eq!(snapshot.save(gone("objects/b.yaml")), SaveOutcome::Lost);
+        let all = vec![version("objects/a.yaml", "{}"), version("objects/c.yaml", "[]")];
+        assert_eq!(snapshot.save(changed(&all)), SaveOutcome::Done);
+        assert_eq!(snapshot.restore(), all);
+    }
+
+    #[test]
+    fn a_version_that_is_kept_is_taken_from_the_file() {
+        let dir = TempDir::new().unwrap();
+        let mut snapshot = LastGoodSnapshot::new(&StateDir::new(dir.path().to_owned()), Path::new("objects"));
+        let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#;
+        snapshot.save(changed(&[version("objects/a.yaml", pod)]));
+        // Its file was renamed, and holds a refused version of it now.
+        let mut moved = gone("objects/a.yaml");
+        let as_before = vec![SavedVersion::AsBefore("Pod default/a".into())];
+        moved.files.insert("objects/b.yaml".into(), as_before);
+        snapshot.save(moved);
+        assert_eq!(snapshot.restore(), [version("objects/b.yaml", pod)]);
     }
 
     #[test]

@@ -6,9 +6,9 @@
 //! - [`object`], [`report`], [`source`], [`progress`]: what sources send, what the agent
 //!   answers.
 //! - [`reading`]: one document → one object, or why not.
-//! - [`directory`]: the source that reads files: [`tree`], `inotify`; [`catalogue`] keeps their
-//!   contents over time and the last good versions (pure), `last_good_snapshot` keeps the
-//!   latter on disk.
+//! - [`directory`]: the source that reads files: [`tree`], `file_stamp`, `inotify`; [`catalogue`]
+//!   keeps what they say over time and the last good versions (pure), `last_good_snapshot` keeps
+//!   the latter on disk.
 //! - `log_dedup`: findings are logged once for as long as they hold.
 //! - [`kubernetes`]: the source that watches the API server of a cluster.
 //! - [`index`]: all objects, indexed by what is asked about them. Pure.
@@ -31,6 +31,7 @@ pub mod status;
 pub mod taint;
 pub mod tree;
 
+mod file_stamp;
 mod inotify;
 mod last_good_snapshot;
 mod log_dedup;

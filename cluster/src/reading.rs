@@ -60,15 +60,24 @@ impl ParsedDocument {
 
 /// Reads the text of a file.
 pub fn read_file(text: &str) -> ParsedFile {
+    read_documents(text, &mut |_, _| ())
+}
+
+/// As [`read_file`]. `visit` is given each document of an object that Namegate acts on or refuses,
+/// and what it says.
+pub(crate) fn read_documents(text: &str, visit: &mut dyn FnMut(Document, &ParsedDocument)) -> ParsedFile {
     let (documents, faults) = document::parse(text);
     let mut file = ParsedFile {
         faults,
         ..ParsedFile::default()
     };
-    for document in &documents {
-        match read(document) {
-            Some(reading) => file.objects.push(reading),
-            None => file.foreign.push(label(document)),
+    for document in documents {
+        match read(&document) {
+            Some(reading) => {
+                visit(document, &reading);
+                file.objects.push(reading);
+            }
+            None => file.foreign.push(label(&document)),
         }
     }
     file
@@ -79,6 +88,12 @@ pub fn reread(source: &str) -> Option<(ObjectKey, Object)> {
     let document = Document::from_value(serde_json::from_str(source).ok()?).ok()?;
     let reading = read(&document)?;
     reading.key.zip(reading.object)
+}
+
+/// The label of a [`ParsedDocument::source`].
+pub(crate) fn label_of(source: &str) -> Option<String> {
+    let document = Document::from_value(serde_json::from_str(source).ok()?).ok()?;
+    Some(label(&document))
 }
 
 /// Reads one document; `None` for a kind that says nothing about egress.

@@ -4,7 +4,7 @@
 //! mounted yet, a directory is replaced while it is filled, or a file is written slowly. All of
 //! these look like objects that were deleted, and would open whom they closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use crate::object::ObjectKey;
 use crate::report::{ReadReport, ReportState};
 
 use super::super::reading::ParsedFile;
-use super::{Catalogue, FileContent};
+use super::held_file::{ContentId, HeldDocument, HeldFile};
+use super::{Catalogue, FileContent, FileLook};
 
 /// How long a doubtful loss must stay as it is until it is believed. Longer than a tool pauses
 /// between two writes.
@@ -26,7 +27,7 @@ const HEAP: usize = 3;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PendingLoss {
     /// What it holds now; `None`: it is not there.
-    seen: Option<FileContent>,
+    seen: Option<ContentId>,
     since: Instant,
 }
 
@@ -50,36 +51,36 @@ pub(super) struct HeldBack {
     pub(super) again: Option<Instant>,
 }
 
-/// Puts the files whose loss is doubtful back into `contents` as it was.
+/// Lets the files whose loss is doubtful stand in `looks` as they were.
 pub(super) fn hold_back_losses(
     catalogue: &Catalogue,
-    contents: &mut BTreeMap<PathBuf, FileContent>,
+    looks: &mut BTreeMap<PathBuf, FileLook>,
     context: ScanContext,
 ) -> HeldBack {
     let mut held_back = HeldBack::default();
     // Another directory without files stands where the objects were: a volume that is not mounted,
     // a checkout under way.
-    let is_replaced = contents.is_empty() && !context.is_same;
-    let suspects = shortened(catalogue, contents)
+    let is_replaced = looks.is_empty() && !context.is_same;
+    let suspects = shortened(catalogue, looks)
         .into_iter()
         .map(|path| (path, LossKind::EndsEarly))
         .chain(
-            vanished(catalogue, contents)
+            vanished(catalogue, looks)
                 .into_iter()
                 .map(|path| (path, LossKind::Vanished)),
         );
     let suspects: Vec<(PathBuf, LossKind)> = suspects.collect();
     for (path, why) in suspects {
-        let seen = contents.get(&path).cloned();
+        let seen = looks.get(&path).and_then(|look| match look {
+            FileLook::Read { content, .. } => Some(ContentId::of(content)),
+            FileLook::Unchanged => None,
+        });
         let known = catalogue.pending_losses.get(&path).filter(|loss| loss.seen == seen);
         let since = known.map_or(context.at, |loss| loss.since);
         if context.at.duration_since(since) >= CONFIRMATION && !is_replaced {
             continue;
         }
-        let Some((before, _)) = catalogue.files.get(&path) else {
-            continue;
-        };
-        contents.insert(path.clone(), before.clone());
+        looks.insert(path.clone(), FileLook::Unchanged);
         if !is_replaced {
             let end = since + CONFIRMATION;
             held_back.again = Some(held_back.again.map_or(end, |again| again.min(end)));
@@ -138,58 +139,77 @@ impl LossKind {
 }
 
 /// The files that are there, and end before something that they held.
-fn shortened(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, FileContent>) -> Vec<PathBuf> {
-    let is_shortened = |(path, content): &(&PathBuf, &FileContent)| {
-        let (Some((Ok(before), held)), Ok(now)) = (catalogue.files.get(*path), content) else {
+fn shortened(catalogue: &Catalogue, looks: &BTreeMap<PathBuf, FileLook>) -> Vec<PathBuf> {
+    let is_shortened = |(path, look): &(&PathBuf, &FileLook)| {
+        let FileLook::Read { content, .. } = look else {
             return false;
         };
+        let (Some(held), Ok(now)) = (catalogue.files.get(*path), content) else {
+            return false;
+        };
+        // Only a file that holds policies has its text kept.
+        let Some(before) = &held.text else { return false };
         // What is empty, or cannot be read as a whole, keeps everything anyway.
-        if before == now || now.is_empty() || !policies(held).any(|_| true) {
+        if before == now || now.is_empty() {
             return false;
         }
         if let Some(rest) = before.strip_prefix(now.as_str()) {
             return !rest.trim().is_empty();
         }
-        let reading = catalogue.read(path, content);
-        let keys = |reading: &ParsedFile| -> Vec<Option<ObjectKey>> {
-            reading.objects.iter().map(|object| object.key.clone()).collect()
-        };
-        let (held, left) = (keys(held), keys(&reading));
+        let reading = catalogue.read(path, content, &mut |_, _, _| ());
+        let held: Vec<Option<&ObjectKey>> = held
+            .documents
+            .iter()
+            .map(|document| document.key().map(AsRef::as_ref))
+            .collect();
+        let left: Vec<Option<&ObjectKey>> = reading.objects.iter().map(|object| object.key.as_ref()).collect();
         reading.faults.is_empty() && !left.is_empty() && left.len() < held.len() && held.starts_with(&left)
     };
-    contents
-        .iter()
-        .filter(is_shortened)
-        .map(|(path, _)| path.clone())
-        .collect()
+    let shortened = looks.iter().filter(is_shortened);
+    shortened.map(|(path, _)| path.clone()).collect()
 }
 
 /// The files that are gone, where most or all of the policies went with them.
-fn vanished(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, FileContent>) -> Vec<PathBuf> {
-    let gone = catalogue.files.iter().filter(|(path, _)| !contents.contains_key(*path));
-    let gone: Vec<(&PathBuf, &ParsedFile)> = gone.map(|(path, (_, reading))| (path, reading)).collect();
-    if gone.is_empty() {
+fn vanished(catalogue: &Catalogue, looks: &BTreeMap<PathBuf, FileLook>) -> Vec<PathBuf> {
+    let gone = catalogue.files.iter().filter(|(path, _)| !looks.contains_key(*path));
+    let gone: Vec<(&PathBuf, &HeldFile)> = gone.collect();
+    let is_policy = |(_, file): &(&PathBuf, &HeldFile)| file.text.is_some();
+    if !gone.iter().any(is_policy) {
         return Vec::new();
     }
     // What is defined elsewhere was moved.
-    let readings = contents.iter().map(|(path, content)| match catalogue.files.get(path) {
-        Some((before, reading)) if before == content => reading.clone(),
-        _ => catalogue.read(path, content),
-    });
-    let readings: Vec<ParsedFile> = readings.collect();
-    let is_elsewhere = |key: &ObjectKey| readings.iter().flat_map(policies).any(|other| other == key);
-    let lost = gone.iter().flat_map(|(_, reading)| policies(reading));
-    let lost = lost.filter(|key| !is_elsewhere(key)).count();
-    let is_policy = |key: &&ObjectKey| matches!(key, ObjectKey::Policy(_));
-    let all = catalogue.in_force.keys().filter(is_policy).count();
-    let is_heap = lost >= HEAP && lost * 2 > all;
-    match lost > 0 && (contents.is_empty() || is_heap) {
+    let elsewhere = policies_of(catalogue, looks);
+    let lost = gone.iter().flat_map(|(_, file)| &file.documents);
+    let lost = lost.filter_map(HeldDocument::policy_key);
+    let lost = lost.filter(|key| !elsewhere.contains(&***key)).count();
+    let is_heap = lost >= HEAP && lost * 2 > catalogue.table.policies();
+    match lost > 0 && (looks.is_empty() || is_heap) {
         true => gone.into_iter().map(|(path, _)| path.clone()).collect(),
         false => Vec::new(),
     }
 }
 
-fn policies(reading: &ParsedFile) -> impl Iterator<Item = &ObjectKey> {
-    let keys = reading.objects.iter().filter_map(|object| object.key.as_ref());
-    keys.filter(|key| matches!(key, ObjectKey::Policy(_)))
+/// The policies that files define now.
+fn policies_of(catalogue: &Catalogue, looks: &BTreeMap<PathBuf, FileLook>) -> BTreeSet<ObjectKey> {
+    let mut policies = BTreeSet::new();
+    for (path, look) in looks {
+        let held = catalogue.files.get(path);
+        match (held, look) {
+            (_, FileLook::Read { content, .. }) if !is_held(held, content) => {
+                let reading: ParsedFile = catalogue.read(path, content, &mut |_, _, _| ());
+                let keys = reading.objects.into_iter().filter_map(|object| object.key);
+                policies.extend(keys.filter(|key| matches!(key, ObjectKey::Policy(_))));
+            }
+            (Some(held), _) => {
+                let keys = held.documents.iter().filter_map(HeldDocument::policy_key);
+                policies.extend(keys.map(|key| (**key).clone()));
+            }
+            (None, _) => {}
+        }
+    }
+    policies
+}
+
+fn is_held(held: Option<&HeldFile>, content: &FileContent) -> bool {
+    held.is_some_and(|held| held.content.as_ref() == Some(&ContentId::of(content)))
 }

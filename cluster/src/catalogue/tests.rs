@@ -233,14 +233,31 @@ fn a_policy_whose_selector_cannot_be_told_is_reported_as_open() {
     assert!(codes(&catalogue).contains(&"cannot-close"), "{:?}", catalogue.reports);
 }
 
+/// A catalogue that tells what is to be saved.
+fn saving() -> Catalogue {
+    Catalogue {
+        saves_objects: true,
+        ..Catalogue::default()
+    }
+}
+
+/// What was saved until now.
+fn saved(catalogue: &Catalogue) -> Vec<LastGood> {
+    let saved = catalogue.saves.documents().map(|(file, document)| LastGood {
+        file: file.clone(),
+        document: Arc::clone(document),
+    });
+    saved.collect()
+}
+
 /// A catalogue in a later process.
 fn restarted(catalogue: &Catalogue) -> Catalogue {
-    Catalogue::remembering(catalogue.last_good())
+    Catalogue::remembering(saved(catalogue))
 }
 
 #[test]
 fn a_restart_keeps_the_last_good_versions_of_broken_files_and_tells_all_of_them() {
-    let mut before = Catalogue::default();
+    let mut before = saving();
     let (a, b, p) = (pod("a", "1"), pod("b", "1"), policy("p", EVERY_POD, "a.example"));
     scan(&mut before, &[("x", &(a.clone() + &b)), ("y", &p)]);
     // One object broke before the restart, the other file during it.
@@ -262,7 +279,7 @@ fn a_restart_keeps_the_last_good_versions_of_broken_files_and_tells_all_of_them(
 
 #[test]
 fn a_restart_believes_the_files_where_they_can_be_read() {
-    let mut before = Catalogue::default();
+    let mut before = saving();
     let (a, b) = (pod("a", "1"), pod("b", "1"));
     scan(&mut before, &[("x", &a), ("y", &b)]);
     let mut after = restarted(&before);
@@ -273,10 +290,10 @@ fn a_restart_believes_the_files_where_they_can_be_read() {
 
 #[test]
 fn a_stand_in_and_what_is_no_object_are_not_remembered() {
-    let mut before = Catalogue::default();
+    let mut before = saving();
     let bad = policy("p", EVERY_POD, "two words");
     scan(&mut before, &[("x", &bad)]);
-    assert_eq!(before.last_good(), []);
+    assert_eq!(saved(&before), []);
     for document in [
         "",
         "[]",
@@ -288,7 +305,7 @@ fn a_stand_in_and_what_is_no_object_are_not_remembered() {
             file: "x".into(),
             document: document.into(),
         };
-        assert!(Catalogue::remembering([kept]).is_empty(), "{document}");
+        assert!(Catalogue::remembering([kept]).recall().is_empty(), "{document}");
     }
 }
 
@@ -299,14 +316,15 @@ fn scan_with_confirmation(
     files: &[(&str, &str)],
 ) -> Option<(String, String)> {
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let contents = files
-        .iter()
-        .map(|(path, text)| (PathBuf::from(path), Ok((*text).to_owned())));
+    let looks = files.iter().map(|(path, text)| {
+        let content = Ok((*text).to_owned());
+        (PathBuf::from(path), FileLook::Read { content, stamp: None })
+    });
     let context = ScanContext {
         at: *BEGIN + after,
         is_same: true,
     };
-    catalogue.scan_with_confirmation(contents.collect(), context).map(words)
+    catalogue.scan_with_confirmation(looks.collect(), context).map(words)
 }
 
 #[test]
@@ -410,7 +428,7 @@ fn policies_that_go_by_the_heap_are_looked_at_twice_and_a_single_one_is_not() {
 
 #[test]
 fn a_start_without_files_keeps_what_was_in_force_until_there_is_one() {
-    let mut before = Catalogue::default();
+    let mut before = saving();
     scan(&mut before, &[("x", &policy("p", EVERY_POD, "a.example"))]);
     let mut after = restarted(&before);
     assert_eq!(
