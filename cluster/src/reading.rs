@@ -11,13 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::document::Document;
 use policy::validate::{StandIn, Validation};
 use policy::{Diagnostic, Severity, cidr_group, document, lint, validate};
+use serde::de::DeserializeOwned;
 
 use crate::object::{Object, ObjectKey};
 use crate::report::ReportState;
 
 /// The namespace of an object that needs one and names none, as `kubectl apply` without a context
 /// has it.
-const DEFAULT_NAMESPACE: &str = "default";
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a file holds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -122,22 +123,41 @@ pub fn read(document: &Document) -> Option<ParsedDocument> {
     })
 }
 
-/// An object of Kubernetes itself, or why the document is none.
-type Converted = Result<(ObjectKey, Object, Findings), Diagnostic>;
+/// Reads an object of Kubernetes itself that comes from no file, out of JSON and without a document
+/// in between. `None` where that takes one: for other kinds, and to say what is wrong.
+pub(crate) fn read_core(kind: &str, json: &Arc<str>) -> Option<ParsedDocument> {
+    match kind {
+        "Pod" => core_of_json(json, pod),
+        "Namespace" => core_of_json(json, namespace),
+        "Node" => core_of_json(json, node),
+        "Service" => core_of_json(json, service),
+        "EndpointSlice" => core_of_json(json, endpoint_slice),
+        _ => None,
+    }
+}
+
+/// Which object an object of Kubernetes itself is, and the object.
+type Converted = (ObjectKey, Object);
+
+fn core_of_json<T: DeserializeOwned>(
+    json: &Arc<str>,
+    convert: fn(T, &mut Findings<'_>) -> Converted,
+) -> Option<ParsedDocument> {
+    let mut findings = Findings::default();
+    let (key, object) = convert(serde_json::from_str(json).ok()?, &mut findings);
+    Some(converted(key, object, findings.found, Arc::clone(json)))
+}
 
 /// Reads an object of Kubernetes itself.
-fn core(document: &Document, convert: fn(&Document) -> Converted) -> ParsedDocument {
-    match convert(document) {
-        Ok((key, object, Findings(diagnostics))) => {
-            let refused = diagnostics.iter().any(|it| it.severity == Severity::Error);
-            ParsedDocument {
-                label: key.to_string(),
-                key: Some(key),
-                object: (!refused).then_some(object),
-                stand_in: StandIn::default(),
-                diagnostics,
-                source: source(document),
-            }
+fn core<T: DeserializeOwned>(document: &Document, convert: fn(T, &mut Findings<'_>) -> Converted) -> ParsedDocument {
+    match document.read::<T>() {
+        Ok(object) => {
+            let mut findings = Findings {
+                document: Some(document),
+                found: Vec::new(),
+            };
+            let (key, object) = convert(object, &mut findings);
+            converted(key, object, findings.found, source(document))
         }
         Err(diagnostic) => ParsedDocument {
             label: label(document),
@@ -150,9 +170,19 @@ fn core(document: &Document, convert: fn(&Document) -> Converted) -> ParsedDocum
     }
 }
 
-fn pod(document: &Document) -> Converted {
-    let mut pod: Pod = document.read()?;
-    let mut findings = Findings::default();
+fn converted(key: ObjectKey, object: Object, diagnostics: Vec<Diagnostic>, source: Arc<str>) -> ParsedDocument {
+    let refused = diagnostics.iter().any(|it| it.severity == Severity::Error);
+    ParsedDocument {
+        label: key.to_string(),
+        key: Some(key),
+        object: (!refused).then_some(object),
+        stand_in: StandIn::default(),
+        diagnostics,
+        source,
+    }
+}
+
+fn pod(mut pod: Pod, findings: &mut Findings<'_>) -> Converted {
     let namespace = settle_namespace(&mut pod.metadata);
     if let Some(status) = &mut pod.status {
         // A pod that has ended keeps its `podIPs` in its status, but the address may be another
@@ -161,88 +191,76 @@ fn pod(document: &Document) -> Converted {
             status.pod_ip = None;
             status.pod_ips = None;
         }
-        findings.check::<IpAddr>(document, "status.podIP", status.pod_ip.as_deref());
+        findings.check::<IpAddr>(status.pod_ip.as_deref(), || "status.podIP".into());
         for (index, ip) in status.pod_ips.iter().flatten().enumerate() {
-            findings.check::<IpAddr>(document, &format!("status.podIPs[{index}].ip"), Some(&ip.ip));
+            findings.check::<IpAddr>(Some(&ip.ip), || format!("status.podIPs[{index}].ip"));
         }
     }
-    Ok((
-        ObjectKey::Pod(namespace, document.name.clone()),
+    (
+        ObjectKey::Pod(namespace, name_of(&pod.metadata)),
         Object::Pod(Box::new(pod)),
-        findings,
-    ))
+    )
 }
 
-fn namespace(document: &Document) -> Converted {
-    let namespace: Namespace = document.read()?;
-    Ok((
-        ObjectKey::Namespace(document.name.clone()),
+fn namespace(namespace: Namespace, _: &mut Findings<'_>) -> Converted {
+    (
+        ObjectKey::Namespace(name_of(&namespace.metadata)),
         Object::Namespace(Box::new(namespace)),
-        Findings::default(),
-    ))
+    )
 }
 
-fn node(document: &Document) -> Converted {
-    let node: Node = document.read()?;
-    let mut findings = Findings::default();
+fn node(node: Node, findings: &mut Findings<'_>) -> Converted {
     if let Some(spec) = &node.spec {
-        findings.check::<IpNet>(document, "spec.podCIDR", spec.pod_cidr.as_deref());
+        findings.check::<IpNet>(spec.pod_cidr.as_deref(), || "spec.podCIDR".into());
         for (index, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
-            findings.check::<IpNet>(document, &format!("spec.podCIDRs[{index}]"), Some(cidr));
+            findings.check::<IpNet>(Some(cidr), || format!("spec.podCIDRs[{index}]"));
         }
     }
     let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     for (index, address) in addresses.enumerate() {
         if matches!(address.type_.as_str(), "InternalIP" | "ExternalIP") {
-            let path = format!("status.addresses[{index}].address");
-            findings.check::<IpAddr>(document, &path, Some(&address.address));
+            findings.check::<IpAddr>(Some(&address.address), || format!("status.addresses[{index}].address"));
         }
     }
-    Ok((
-        ObjectKey::Node(document.name.clone()),
-        Object::Node(Box::new(node)),
-        findings,
-    ))
+    (ObjectKey::Node(name_of(&node.metadata)), Object::Node(Box::new(node)))
 }
 
-fn service(document: &Document) -> Converted {
-    let mut service: Service = document.read()?;
-    let mut findings = Findings::default();
+fn service(mut service: Service, findings: &mut Findings<'_>) -> Converted {
     let namespace = settle_namespace(&mut service.metadata);
     if let Some(spec) = &service.spec {
         // "None" and "" are the words for "no address" (headless services; not yet allocated).
         let address = |ip: &&str| !matches!(*ip, "None" | "");
-        findings.check::<IpAddr>(document, "spec.clusterIP", spec.cluster_ip.as_deref().filter(address));
+        let cluster_ip = spec.cluster_ip.as_deref().filter(address);
+        findings.check::<IpAddr>(cluster_ip, || "spec.clusterIP".into());
         for (index, ip) in spec.cluster_ips.iter().flatten().enumerate() {
-            let path = format!("spec.clusterIPs[{index}]");
-            findings.check::<IpAddr>(document, &path, Some(ip.as_str()).filter(address));
+            let ip = Some(ip.as_str()).filter(address);
+            findings.check::<IpAddr>(ip, || format!("spec.clusterIPs[{index}]"));
         }
     }
-    Ok((
-        ObjectKey::Service(namespace, document.name.clone()),
+    (
+        ObjectKey::Service(namespace, name_of(&service.metadata)),
         Object::Service(Box::new(service)),
-        findings,
-    ))
+    )
 }
 
-fn endpoint_slice(document: &Document) -> Converted {
-    let mut slice: EndpointSlice = document.read()?;
-    let mut findings = Findings::default();
+fn endpoint_slice(mut slice: EndpointSlice, findings: &mut Findings<'_>) -> Converted {
     let namespace = settle_namespace(&mut slice.metadata);
     // The third type holds names, which are nobody's address.
     if slice.address_type != "FQDN" {
         for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
             for (place, address) in endpoint.addresses.iter().enumerate() {
-                let path = format!("endpoints[{index}].addresses[{place}]");
-                findings.check::<IpAddr>(document, &path, Some(address));
+                findings.check::<IpAddr>(Some(address), || format!("endpoints[{index}].addresses[{place}]"));
             }
         }
     }
-    Ok((
-        ObjectKey::EndpointSlice(namespace, document.name.clone()),
+    (
+        ObjectKey::EndpointSlice(namespace, name_of(&slice.metadata)),
         Object::EndpointSlice(Box::new(slice)),
-        findings,
-    ))
+    )
+}
+
+fn name_of(metadata: &ObjectMeta) -> String {
+    metadata.name.clone().unwrap_or_default()
 }
 
 fn cidr_group_of(document: &Document) -> ParsedDocument {
@@ -336,18 +354,23 @@ fn label(document: &Document) -> String {
 
 /// Findings about values that Kubernetes types keep as text.
 #[derive(Default)]
-struct Findings(Vec<Diagnostic>);
+struct Findings<'d> {
+    /// `None` for an object that comes from no file.
+    document: Option<&'d Document>,
+    found: Vec<Diagnostic>,
+}
 
-impl Findings {
-    fn check<T: TextValue>(&mut self, document: &Document, path: &str, value: Option<&str>) {
+impl Findings<'_> {
+    fn check<T: TextValue>(&mut self, value: Option<&str>, path: impl FnOnce() -> String) {
         if let Some(value) = value
             && value.parse::<T>().is_err()
         {
-            self.0.push(Diagnostic {
+            let path = path();
+            self.found.push(Diagnostic {
                 severity: Severity::Error,
                 code: "bad-address",
-                path: path.into(),
-                position: document.position(path),
+                position: self.document.and_then(|document| document.position(&path)),
+                path,
                 reason: format!("{value:?} is not {}", T::WHAT),
                 suggestion: Some(format!("write it as in {}", T::EXAMPLE)),
             });

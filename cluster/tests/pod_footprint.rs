@@ -1,7 +1,7 @@
 //! What a pod of the cluster takes, in the cache of the watches and in the index, counted by the
 //! allocator.
 
-use allocations::in_use;
+use allocations::{count, in_use};
 use cluster::index::Cluster;
 use cluster::kubernetes::resources::{KINDS, Resource, ResourceKind};
 use cluster::kubernetes::watch_cache::{WatchCache, WatchEvent};
@@ -37,6 +37,29 @@ fn a_pod_takes_less_than_four_kilobytes() {
     let bytes = in_use() - before;
     println!("{} bytes a pod, {} MiB", bytes / PODS, bytes >> 20);
     assert!(bytes / PODS < 4 << 10, "{} bytes", bytes / PODS);
+}
+
+/// From a text to an object for the index: each allocation is a piece of work. Of a tree of the
+/// object in between there would be hundreds.
+#[test]
+fn a_pod_is_read_with_few_allocations() {
+    const MOST: usize = 150;
+    let mut cache = WatchCache::new(Vec::new(), true);
+    let now = Instant::now();
+    for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
+        cache.handle(kind.resource, WatchEvent::Init, now);
+        cache.handle(kind.resource, WatchEvent::InitDone, now);
+    }
+    cache.update(now).expect("everything was listed");
+    let wire = pod(7);
+    let (update, allocations) = count(|| {
+        let observed = wire.observe(ResourceKind::of(Resource::LocalPods));
+        cache.handle(Resource::LocalPods, WatchEvent::Apply(observed), now);
+        cache.update(now)
+    });
+    assert_eq!(update.expect("a pod is new").changes.len(), 1);
+    println!("{allocations} allocations");
+    assert!(allocations < MOST, "{allocations} allocations");
 }
 
 /// A Pod as the API server tells it, with what a Deployment and the kubelet put there.

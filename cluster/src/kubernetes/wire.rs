@@ -59,7 +59,7 @@ pub trait Observe: kube::Resource<DynamicType = ApiResource> + Clone + std::fmt:
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WireObject {
-    #[serde(default, deserialize_with = "metadata")]
+    #[serde(default, deserialize_with = "metadata", skip_serializing)]
     metadata: ObjectMeta,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<WireSpec>,
@@ -209,23 +209,51 @@ fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WireContainer
     Ok(containers.into_iter().flatten().filter_map(named).collect())
 }
 
+/// The document of a [`WireObject`]. Items of a list do not say what they are, so that it is said
+/// here. Fields stand in a fixed order: equal objects are equal texts.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDocument<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    metadata: WireMetadata<'a>,
+    #[serde(flatten)]
+    rest: &'a WireObject,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMetadata<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deletion_timestamp: Option<&'a Time>,
+}
+
 impl Observe for WireObject {
     fn observe(self, kind: &ResourceKind) -> ObservedObject {
         let meta = &self.metadata;
         let (namespace, name) = names(meta);
-        let mut kept = Map::new();
-        put(&mut kept, "name", &meta.name);
-        put(&mut kept, "namespace", &meta.namespace);
-        put(&mut kept, "labels", &meta.labels);
-        put(&mut kept, "deletionTimestamp", &meta.deletion_timestamp);
-        let rest = WireObject {
-            metadata: ObjectMeta::default(),
-            ..self
+        let document = WireDocument {
+            api_version: &kind.api_version(),
+            kind: kind.kind,
+            metadata: WireMetadata {
+                name: meta.name.as_deref(),
+                namespace: meta.namespace.as_deref(),
+                labels: meta.labels.as_ref(),
+                deletion_timestamp: meta.deletion_timestamp.as_ref(),
+            },
+            rest: &self,
         };
         ObservedObject {
             namespace,
             name,
-            document: document(kind, kept, serde_json::to_value(&rest).unwrap_or_default()),
+            // Every field can be written as JSON: it was read from there.
+            document: serde_json::to_string(&document).unwrap_or_default().into(),
             version: None,
         }
     }
@@ -290,8 +318,7 @@ fn put(fields: &mut Map<String, Value>, key: &str, value: &Option<impl Serialize
     }
 }
 
-/// Items of a list do not say what they are, so that it is said here. Keys stand in a fixed order:
-/// equal objects are equal texts.
+/// As [`WireDocument`], of an object of which every field is kept.
 fn document(kind: &ResourceKind, metadata: Map<String, Value>, mut fields: Value) -> Arc<str> {
     if let Some(fields) = fields.as_object_mut() {
         fields.insert("apiVersion".into(), kind.api_version().into());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use policy::document::Document;
-use policy::{Diagnostic, Policy};
+use policy::{Diagnostic, Policy, PolicyId};
 
 use crate::object::{Object, ObjectKey};
 use crate::report::{ReadReport, ReportState};
@@ -22,7 +22,7 @@ impl WatchCache {
     /// Reads a version that differs from the cached one.
     pub(super) fn read(&mut self, place: WatchKey, seen: Arc<str>, version: Option<Box<ObjectVersion>>) {
         let (resource, namespace, name) = &place;
-        let reading = match read(&seen) {
+        let reading = match read(ResourceKind::of(*resource), &seen) {
             Ok(Some(reading)) => reading,
             // Not reached: the table of kinds has none that the reader passes over.
             Ok(None) => return,
@@ -98,22 +98,17 @@ impl WatchCache {
 
     pub(super) fn lose(&mut self, resource: Resource, namespace: String, name: String) {
         let key = (namespace, name);
-        let Some(held) = self
-            .resources
-            .get_mut(&resource)
-            .and_then(|watched| watched.objects.remove(&key))
-        else {
+        let watched = self.resources.get_mut(&resource);
+        if watched.and_then(|watched| watched.objects.remove(&key)).is_none() {
             return;
-        };
+        }
         let place = (resource, key.0, key.1);
         self.speak_of_pods.remove(&place);
         self.without_ranges.remove(&place);
         if self.reports.remove(&place).is_some() {
             self.reports_changed = true;
         }
-        if let Ok(Some(reading)) = read(&held.seen)
-            && let Some(key) = reading.key
-        {
+        if let Some(key) = key_of(resource, &place.1, &place.2) {
             self.tell(resource, key, None);
         }
         self.nodes_changed |= resource == Resource::Nodes;
@@ -179,10 +174,41 @@ fn set(places: &mut BTreeSet<WatchKey>, place: &WatchKey, present: bool) {
     }
 }
 
-fn read(document: &str) -> Result<Option<ParsedDocument>, Diagnostic> {
+fn read(kind: &ResourceKind, document: &Arc<str>) -> Result<Option<ParsedDocument>, Diagnostic> {
+    if let Some(read) = reading::read_core(kind.kind, document) {
+        return Ok(Some(read));
+    }
     // It was made from JSON.
     let value = serde_json::from_str(document).unwrap_or_default();
     Ok(reading::read(&Document::from_value(value)?))
+}
+
+/// Which object a watch tells of.
+fn key_of(resource: Resource, namespace: &str, name: &str) -> Option<ObjectKey> {
+    let policy = ResourceKind::of(resource).policy();
+    // As the reader of documents settles it.
+    let namespace = match policy {
+        Some(kind) if !kind.is_namespaced() => String::new(),
+        _ if namespace.is_empty() => reading::DEFAULT_NAMESPACE.to_owned(),
+        _ => namespace.to_owned(),
+    };
+    let name = name.to_owned();
+    Some(match resource {
+        Resource::LocalPods | Resource::OtherPods => ObjectKey::Pod(namespace, name),
+        Resource::Namespaces => ObjectKey::Namespace(name),
+        Resource::Nodes => ObjectKey::Node(name),
+        Resource::Services => ObjectKey::Service(namespace, name),
+        Resource::EndpointSlices => ObjectKey::EndpointSlice(namespace, name),
+        Resource::CidrGroups => ObjectKey::CidrGroup(name),
+        Resource::CiliumNetworkPolicies
+        | Resource::CiliumClusterwideNetworkPolicies
+        | Resource::NetworkPolicies
+        | Resource::ClusterNetworkPolicies => ObjectKey::Policy(PolicyId {
+            kind: policy?,
+            namespace,
+            name,
+        }),
+    })
 }
 
 fn speaks_of_pods(object: &Object) -> bool {
