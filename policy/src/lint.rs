@@ -13,6 +13,8 @@ mod networks;
 mod peers;
 mod ports;
 mod priorities;
+mod selection;
+mod selector_index;
 mod shadows;
 mod subjects;
 mod written_names;
@@ -65,13 +67,14 @@ pub fn across(policies: &[(&Document, &Policy)], cluster: &ClusterContext<'_>) -
     for ((_, policy), report) in policies.iter().zip(&mut reports) {
         audit::left_on(policy, report);
     }
+    let networks = networks::ClusterNetworks::of(cluster);
     for linted in &context.specs {
         let report = &mut reports[linted.policy];
-        subjects::selects_none(linted, cluster, report);
-        peers::select_nothing(linted, cluster, report);
-        ports::unknown_names(linted, cluster, report);
-        ports::of_services(linted, cluster, report);
-        networks::meet_the_cluster(linted, cluster, report);
+        subjects::selects_none(linted, &context.selection, report);
+        peers::select_nothing(linted, cluster, &context.selection, report);
+        ports::unknown_names(linted, &context.selection, report);
+        ports::of_services(linted, &context.selection, report);
+        networks.are_met_by(linted, report);
     }
     reports.into_iter().map(DiagnosticReport::finish).collect()
 }

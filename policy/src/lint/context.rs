@@ -1,4 +1,4 @@
-//! All policies together, and which of them select the same Pods.
+//! All policies at once, and which of them are about the same Pods.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,25 @@ use crate::policy_id::PolicyId;
 use crate::shape::DocumentNode;
 
 use super::cluster_context::ClusterContext;
-use super::containment::selector_in;
+use super::selection::Selection;
+use super::selector_index::SelectorIndex;
 use super::specs;
 use super::written_names::WrittenNames;
 
-/// Every spec of every policy, and which of them select the same Pods.
+/// Every spec of every policy, and what there is beside them.
 pub(super) struct LintContext<'a> {
     pub(super) specs: Vec<LintedSpec<'a>>,
-    has_pods: bool,
-    /// The groups of specs that select one Pod, as sorted indices. Pods that the same specs select
-    /// share a group.
-    groups: BTreeSet<Vec<usize>>,
+    pub(super) selection: Selection<'a>,
+    /// For each Pod the specs that select it, each such group once.
+    groups: Vec<Vec<usize>>,
+    /// For each spec the groups that it is in.
+    groups_of_spec: Vec<Vec<usize>>,
+    subjects: SelectorIndex<'a>,
 }
 
-/// A spec with the policy and the document that it stands in.
+/// A spec and where it stands.
 pub(super) struct LintedSpec<'a> {
-    /// The index of its policy among all policies.
+    /// The index of its policy.
     pub(super) policy: usize,
     pub(super) id: &'a PolicyId,
     /// Whether its policy is in mode audit.
@@ -31,20 +34,18 @@ pub(super) struct LintedSpec<'a> {
     pub(super) node: DocumentNode<'a>,
     pub(super) spec: &'a PolicySpec,
     pub(super) names: WrittenNames<'a>,
-    /// The indices of the Pods that it selects, sorted.
+    /// The indices of the Pods that it selects.
     pub(super) pods: Vec<usize>,
 }
 
 impl<'a> LintContext<'a> {
-    pub(super) fn new(policies: &[(&'a Document, &'a Policy)], cluster: &ClusterContext<'_>) -> Self {
-        let pods: Vec<_> = cluster.inventory.pods.iter().collect();
-        let mut specs_of_pods = vec![Vec::new(); pods.len()];
+    pub(super) fn new(policies: &[(&'a Document, &'a Policy)], cluster: &'a ClusterContext<'_>) -> Self {
+        let selection = Selection::new(cluster);
+        let mut specs_of_pods = vec![Vec::new(); selection.pods().len()];
         let mut linted = Vec::new();
         for (index, &(document, policy)) in policies.iter().enumerate() {
             for (node, spec) in specs(document, policy) {
-                let selected = pods.iter().enumerate();
-                let selected = selected.filter(|(_, pod)| spec.subject.matches(pod.labels()));
-                let selected: Vec<usize> = selected.map(|(pod, _)| pod).collect();
+                let selected = selection.pods().matching(&spec.subject);
                 for pod in &selected {
                     specs_of_pods[*pod].push(linted.len());
                 }
@@ -59,42 +60,43 @@ impl<'a> LintContext<'a> {
                 });
             }
         }
+        let groups: BTreeSet<Vec<usize>> = specs_of_pods.into_iter().collect();
+        let groups: Vec<Vec<usize>> = groups.into_iter().collect();
+        let mut groups_of_spec = vec![Vec::new(); linted.len()];
+        for (index, group) in groups.iter().enumerate() {
+            group.iter().for_each(|spec| groups_of_spec[*spec].push(index));
+        }
         Self {
+            subjects: SelectorIndex::new(linted.iter().map(|linted| &linted.spec.subject)),
             specs: linted,
-            has_pods: !pods.is_empty(),
-            groups: specs_of_pods.into_iter().collect(),
+            selection,
+            groups,
+            groups_of_spec,
         }
     }
 
-    /// The groups of specs that decide together and that `of` is in: one group for each set of Pods
-    /// that the same specs select. Without Pods, one group with the specs that certainly select
-    /// whatever `of` selects.
+    /// The sets of specs that decide together, `of` among them. Without Pods, only what holds for
+    /// whichever Pods there will be.
     pub(super) fn groups_with(&self, of: usize) -> Vec<Vec<&LintedSpec<'a>>> {
-        if self.has_pods {
-            let groups = self.groups.iter().filter(|group| group.binary_search(&of).is_ok());
-            return groups
-                .map(|group| group.iter().filter_map(|index| self.specs.get(*index)).collect())
-                .collect();
+        let specs = |group: &[usize]| group.iter().filter_map(|index| self.specs.get(*index)).collect();
+        if self.has_pods() {
+            let groups = self.groups_of_spec.get(of).into_iter().flatten();
+            return groups.map(|group| specs(&self.groups[*group])).collect();
         }
-        let Some(linted) = self.specs.get(of) else {
-            return Vec::new();
-        };
-        let others = self.specs.iter();
-        vec![
-            others
-                .filter(|other| selector_in(&linted.spec.subject, &other.spec.subject))
-                .collect(),
-        ]
+        match self.specs.get(of) {
+            Some(linted) => vec![specs(&self.subjects.containing(&linted.spec.subject))],
+            None => Vec::new(),
+        }
     }
 
-    /// Whether both select some Pod. Without Pods, true, because one might come.
-    pub(super) fn select_a_common_pod(&self, a: &LintedSpec<'_>, b: &LintedSpec<'_>) -> bool {
-        !self.has_pods || a.pods.iter().any(|pod| b.pods.binary_search(pod).is_ok())
+    /// Whether there are Pods at all.
+    pub(super) fn has_pods(&self) -> bool {
+        !self.selection.pods().is_empty()
     }
 }
 
 impl LintedSpec<'_> {
-    /// The policy's kind and id, as messages name it.
+    /// The policy as messages name it.
     pub(super) fn label(&self) -> String {
         format!("{} {}", self.id.kind.as_str(), self.id)
     }

@@ -1,4 +1,8 @@
-//! CIDRs that hold, or lie in, the cluster's own addresses.
+//! Prefixes and the cluster's own addresses.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -13,33 +17,140 @@ use super::cluster_context::ClusterContext;
 use super::context::LintedSpec;
 use super::peers::written_rule;
 
-/// Warns of CIDRs in which addresses of the cluster lie. Cilium's kinds do not mean these
-/// addresses, the other kinds do, and neither is obvious.
-pub(super) fn meet_the_cluster(
-    linted: &LintedSpec<'_>,
-    cluster: &ClusterContext<'_>,
-    report: &mut DiagnosticReport<'_>,
-) {
-    let mut networks = cluster_networks(cluster);
-    let mut reported = Vec::new();
-    for (index, rule) in linted.spec.directions.egress.rules.iter().enumerate() {
-        if linted.spec.tier != Tier::Network && linted.spec.directions.egress.rules[..index].iter().any(decides_pods) {
-            networks.retain(|network| !network.is_pods);
+/// Addresses and ranges of the cluster.
+pub(super) struct ClusterNetworks {
+    /// Ranges first: they say the most.
+    parts: Vec<NetworkPart>,
+    /// The indices of the parts by the first address of each.
+    by_address: BTreeMap<(IpAddr, u8), Vec<usize>>,
+    /// What was said of a block that was asked for before.
+    said: RefCell<HashMap<MetBlock, Option<String>>>,
+}
+
+/// A prefix with holes; and whether addresses of Pods count.
+type MetBlock = (IpNet, Vec<IpNet>, bool);
+
+impl ClusterNetworks {
+    pub(super) fn of(cluster: &ClusterContext<'_>) -> Self {
+        let parts = parts(cluster);
+        let mut by_address: BTreeMap<(IpAddr, u8), Vec<usize>> = BTreeMap::new();
+        for (index, part) in parts.iter().enumerate() {
+            let place = (part.network.network(), part.network.prefix_len());
+            by_address.entry(place).or_default().push(index);
         }
-        let Some(written) = written_rule(&linted.node, rule) else {
-            continue;
-        };
-        for cidr in written_cidrs(&written) {
-            // A rule with names and networks was read as two rules, which share what was written.
-            if !reported.contains(&cidr.node.path) {
-                compare(&cidr, rule.action, linted.id.kind, &networks, report);
-                reported.push(cidr.node.path);
+        Self {
+            parts,
+            by_address,
+            said: RefCell::default(),
+        }
+    }
+
+    /// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the
+    /// others they are.
+    pub(super) fn are_met_by(&self, linted: &LintedSpec<'_>, report: &mut DiagnosticReport<'_>) {
+        let mut with_pods = true;
+        let mut said = Vec::new();
+        for (index, rule) in linted.spec.directions.egress.rules.iter().enumerate() {
+            let before = index
+                .checked_sub(1)
+                .map(|before| &linted.spec.directions.egress.rules[before]);
+            with_pods &= linted.spec.tier == Tier::Network || !before.is_some_and(decides_pods);
+            let Some(written) = written_rule(&linted.node, rule) else {
+                continue;
+            };
+            for block in blocks(&written) {
+                // Of one rule with names and networks two rules were made.
+                if !said.contains(&block.node.path) {
+                    self.meet(&block, rule.action, linted.id.kind, with_pods, report);
+                    said.push(block.node.path);
+                }
             }
+        }
+    }
+
+    /// What lies in a block, as a phrase; `None` where nothing does.
+    fn inside(&self, block: &Block<'_>, with_pods: bool) -> Option<String> {
+        let key = (block.whole, block.except.clone(), with_pods);
+        if let Some(known) = self.said.borrow().get(&key) {
+            return known.clone();
+        }
+        let range = (block.whole.network(), 0)..=(block.whole.broadcast(), u8::MAX);
+        let met = self.by_address.range(range).flat_map(|(_, parts)| parts);
+        let mut met: Vec<usize> = met.copied().collect();
+        met.sort_unstable();
+        let met = met.into_iter().map(|part| &self.parts[part]);
+        let met = met.filter(|part| (with_pods || !part.is_pods) && block.holds(&part.network));
+        let met: Vec<&NetworkPart> = met.collect();
+        let inside = (!met.is_empty()).then(|| listed(&met));
+        self.said.borrow_mut().insert(key, inside.clone());
+        inside
+    }
+
+    /// The first part that a prefix lies in.
+    fn around(&self, prefix: &IpNet, with_pods: bool) -> Option<&NetworkPart> {
+        let wider = (0..=prefix.prefix_len()).filter_map(|length| IpNet::new(prefix.addr(), length).ok());
+        let parts = wider.filter_map(|wider| self.by_address.get(&(wider.network(), wider.prefix_len())));
+        let parts = parts.flatten().filter(|part| with_pods || !self.parts[**part].is_pods);
+        parts.min().map(|part| &self.parts[*part])
+    }
+
+    fn meet(
+        &self,
+        block: &Block<'_>,
+        action: Action,
+        kind: PolicyKind,
+        with_pods: bool,
+        report: &mut DiagnosticReport<'_>,
+    ) {
+        let inside = self.inside(block, with_pods);
+        let is_outside_only = matches!(
+            kind,
+            PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy
+        );
+        let verb = match action {
+            Action::Allow => "opened",
+            Action::Deny => "denied",
+            Action::Pass => "passed on",
+        };
+        // Whoever denies everything means the cluster too.
+        let is_plain = !is_outside_only && action != Action::Allow && block.whole.prefix_len() == 0;
+        if let Some(whose) = inside.filter(|_| !is_plain) {
+            if is_outside_only {
+                report
+                    .warning(
+                        "cidr-covers-cluster",
+                        &block.node.path,
+                        format!("it holds {whose}: in this kind a CIDR means only what is outside the cluster, so these are not {verb}"),
+                    )
+                    .suggest("add `toEndpoints` or `toEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `toCIDRSet` and `except` to say that they are not");
+            } else {
+                let suggestion = match kind {
+                    PolicyKind::NetworkPolicy => {
+                        "leave them out with `except` if only what is outside the cluster is meant"
+                    }
+                    _ => "put a rule for `namespaces` before this one if they are not meant",
+                };
+                report
+                    .warning(
+                        "cidr-covers-cluster",
+                        &block.node.path,
+                        format!("it holds {whose}: in this kind these are {verb} too"),
+                    )
+                    .suggest(suggestion);
+            }
+        } else if is_outside_only && let Some(part) = self.around(&block.whole, with_pods) {
+            report
+                .warning(
+                    "cidr-inside-cluster",
+                    &block.node.path,
+                    format!("it lies inside {}: in this kind a CIDR means only what is outside the cluster, so nothing is {verb}", part.name),
+                )
+                .suggest("select Pods with `toEndpoints`, Services with `toServices`, Nodes with `toNodes`, the API server with `toEntities: [kube-apiserver]`");
         }
     }
 }
 
-/// Whether a rule matches all traffic to every Pod.
+/// Whether a rule speaks of all traffic to every Pod.
 fn decides_pods(rule: &PolicyRule) -> bool {
     let PeerSelector::Objects(selectors) = &rule.peers else {
         return false;
@@ -49,99 +160,42 @@ fn decides_pods(rule: &PolicyRule) -> bool {
     rule.ports == PortSet::All && selectors.iter().any(is_every_pod)
 }
 
-fn compare(
-    cidr: &WrittenCidr<'_>,
-    action: Action,
-    kind: PolicyKind,
-    networks: &[ClusterNetwork],
-    report: &mut DiagnosticReport<'_>,
-) {
-    let inside: Vec<&ClusterNetwork> = networks.iter().filter(|network| cidr.holds(&network.prefix)).collect();
-    let is_outside_only = matches!(
-        kind,
-        PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy
-    );
-    let verb = match action {
-        Action::Allow => "opened",
-        Action::Deny => "denied",
-        Action::Pass => "passed on",
-    };
-    // A rule that denies everything is meant to deny the cluster too.
-    let is_deny_all = !is_outside_only && action != Action::Allow && cidr.whole.prefix_len() == 0;
-    if !inside.is_empty() && !is_deny_all {
-        let whose = listed(&inside);
-        if is_outside_only {
-            report
-                .warning(
-                    "cidr-covers-cluster",
-                    &cidr.node.path,
-                    format!("it holds {whose}: in this kind a CIDR means only what is outside the cluster, so these are not {verb}"),
-                )
-                .suggest("add `toEndpoints` or `toEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `toCIDRSet` and `except` to say that they are not");
-        } else {
-            let suggestion = match kind {
-                PolicyKind::NetworkPolicy => {
-                    "leave them out with `except` if only what is outside the cluster is meant"
-                }
-                _ => "put a rule for `namespaces` before this one if they are not meant",
-            };
-            report
-                .warning(
-                    "cidr-covers-cluster",
-                    &cidr.node.path,
-                    format!("it holds {whose}: in this kind these are {verb} too"),
-                )
-                .suggest(suggestion);
-        }
-    } else if is_outside_only
-        && let Some(network) = networks.iter().find(|network| network.prefix.contains(&cidr.whole))
-    {
-        report
-            .warning(
-                "cidr-inside-cluster",
-                &cidr.node.path,
-                format!("it lies inside {}: in this kind a CIDR means only what is outside the cluster, so nothing is {verb}", network.name),
-            )
-            .suggest("select Pods with `toEndpoints`, Services with `toServices`, Nodes with `toNodes`, the API server with `toEntities: [kube-apiserver]`");
-    }
-}
-
-/// A CIDR as it was written, with its exceptions.
-struct WrittenCidr<'a> {
+/// A prefix as it was written, with its holes.
+struct Block<'a> {
     node: DocumentNode<'a>,
     whole: IpNet,
     except: Vec<IpNet>,
 }
 
-impl WrittenCidr<'_> {
+impl Block<'_> {
     fn holds(&self, network: &IpNet) -> bool {
         self.whole.contains(network) && !self.except.iter().any(|hole| hole.contains(network))
     }
 }
 
-fn written_cidrs<'a>(rule: &DocumentNode<'a>) -> Vec<WrittenCidr<'a>> {
+fn blocks<'a>(rule: &DocumentNode<'a>) -> Vec<Block<'a>> {
     let plain = |node: DocumentNode<'a>| {
         let whole = read(&node)?;
-        Some(WrittenCidr {
+        Some(Block {
             node,
             whole,
             except: Vec::new(),
         })
     };
-    let with_except = |node: DocumentNode<'a>| {
+    let with_holes = |node: DocumentNode<'a>| {
         let except = node.list("except").iter().filter_map(read).collect();
-        Some(WrittenCidr {
+        Some(Block {
             except,
             ..plain(node.get("cidr")?)?
         })
     };
-    let mut cidrs: Vec<_> = rule.list("toCIDR").into_iter().filter_map(plain).collect();
-    cidrs.extend(rule.list("toCIDRSet").into_iter().filter_map(with_except));
+    let mut blocks: Vec<_> = rule.list("toCIDR").into_iter().filter_map(plain).collect();
+    blocks.extend(rule.list("toCIDRSet").into_iter().filter_map(with_holes));
     for peer in rule.list("to") {
-        cidrs.extend(peer.get("ipBlock").and_then(with_except));
-        cidrs.extend(peer.list("networks").into_iter().filter_map(plain));
+        blocks.extend(peer.get("ipBlock").and_then(with_holes));
+        blocks.extend(peer.list("networks").into_iter().filter_map(plain));
     }
-    cidrs
+    blocks
 }
 
 fn read(node: &DocumentNode<'_>) -> Option<IpNet> {
@@ -153,38 +207,41 @@ fn read(node: &DocumentNode<'_>) -> Option<IpNet> {
     network.map(|network: IpNet| network.trunc())
 }
 
-/// Addresses of the cluster, and how messages name them.
-struct ClusterNetwork {
-    prefix: IpNet,
+/// Addresses of the cluster.
+struct NetworkPart {
+    network: IpNet,
     name: String,
-    /// Whether they lead to Pods: their own addresses, or those of Services.
+    /// The length of what the name begins with, up to a namespace or an address.
+    kind: usize,
+    /// Of Pods, or of Services, behind which there are Pods.
     is_pods: bool,
 }
 
-/// The cluster's networks, ranges first, because messages name the first few.
-fn cluster_networks(cluster: &ClusterContext<'_>) -> Vec<ClusterNetwork> {
-    let of = |prefix: IpNet, what: &str, is_pods| {
-        let single = prefix.prefix_len() == prefix.max_prefix_len();
+fn parts(cluster: &ClusterContext<'_>) -> Vec<NetworkPart> {
+    let of = |network: IpNet, what: &str, is_pods| {
+        let single = network.prefix_len() == network.max_prefix_len();
         let shown = if single {
-            prefix.addr().to_string()
+            network.addr().to_string()
         } else {
-            prefix.to_string()
+            network.to_string()
         };
-        ClusterNetwork {
-            prefix,
-            name: format!("{what} ({shown})"),
+        let name = format!("{what} ({shown})");
+        NetworkPart {
+            network,
+            kind: name.find(['(', '/']).unwrap_or(name.len()),
+            name,
             is_pods,
         }
     };
     let inventory = &cluster.inventory;
-    let mut networks: Vec<ClusterNetwork> = cluster
+    let mut parts: Vec<NetworkPart> = cluster
         .pod_ranges
         .iter()
         .map(|range| of(*range, "the range of Pods of a Node", true))
         .collect();
     for service in inventory.services.iter() {
         let name = format!("the Service {}/{}", service.namespace, service.name);
-        networks.extend(
+        parts.extend(
             service
                 .addresses
                 .iter()
@@ -192,35 +249,38 @@ fn cluster_networks(cluster: &ClusterContext<'_>) -> Vec<ClusterNetwork> {
         );
     }
     for node in inventory.nodes.values() {
-        networks.extend(
+        parts.extend(
             node.addresses
                 .iter()
                 .map(|address| of((*address).into(), "a Node", false)),
         );
     }
     for pod in inventory.pods.iter() {
-        networks.extend(
+        parts.extend(
             pod.addresses()
                 .iter()
                 .map(|address| of((*address).into(), "a Pod", true)),
         );
     }
-    networks
+    parts
 }
 
-/// The names of the first few networks, one of each kind, and how many others there are.
-fn listed(networks: &[&ClusterNetwork]) -> String {
+/// The first few, each kind once.
+fn listed(parts: &[&NetworkPart]) -> String {
     const MAX: usize = 3;
-    let kind = |network: &ClusterNetwork| network.name.split(['(', '/']).next().unwrap_or_default().to_owned();
     let mut shown: Vec<&str> = Vec::new();
     let mut kinds = Vec::new();
-    for network in networks {
-        if shown.len() < MAX && !kinds.contains(&kind(network)) {
-            kinds.push(kind(network));
-            shown.push(&network.name);
+    for part in parts {
+        if shown.len() == MAX {
+            break;
+        }
+        let kind = &part.name[..part.kind];
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+            shown.push(&part.name);
         }
     }
-    let others = networks.len() - shown.len();
+    let others = parts.len() - shown.len();
     let mut text = shown.join(", ");
     if others > 0 {
         text += &format!(" and {others} more of the cluster's addresses and ranges");

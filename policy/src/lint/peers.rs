@@ -1,4 +1,4 @@
-//! Peers that are wider than they look, or select nothing.
+//! Destinations that are wider than they look, or nothing.
 
 use crate::diagnostic_report::DiagnosticReport;
 use crate::inventory::Inventory;
@@ -10,9 +10,10 @@ use crate::shape::DocumentNode;
 use super::cluster_context::ClusterContext;
 use super::context::LintedSpec;
 use super::path_of;
+use super::selection::Selection;
 use super::subjects::{is_empty_selector, no_pods};
 
-/// The fields of a rule that hold peers, in Cilium's kinds.
+/// The lists of peers in Cilium's kinds.
 const CILIUM_LISTS: [&str; 7] = [
     "toFQDNs",
     "toCIDR",
@@ -23,7 +24,7 @@ const CILIUM_LISTS: [&str; 7] = [
     "toNodes",
 ];
 
-/// Warns of peer lists without entries, and of selectors without requirements.
+/// Lists without entries, and selectors that ask for nothing.
 pub(super) fn empty(
     spec: &DocumentNode<'_>,
     kind: PolicyKind,
@@ -36,8 +37,8 @@ pub(super) fn empty(
         }
     }
     for rule in meaning.directions.egress.rules_that(Action::Allow) {
-        // With ports or DNS rules, any Pod may well be meant, as the cluster's DNS may be any of
-        // them.
+        // With ports or DNS rules, that any Pod is meant is plausible: the cluster's DNS may be
+        // anywhere.
         let is_open = rule.ports == crate::PortSet::All && rule.dns.is_empty();
         if let Some(written) = written_rule(spec, rule).filter(|_| is_open) {
             empty_selectors(&written, kind, report);
@@ -52,7 +53,7 @@ fn empty_lists(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut Diagnosti
         _ => &CILIUM_LISTS,
     };
     let nodes = || lists.iter().filter_map(|list| rule.get(list));
-    // As in Cilium, an empty list beside another selector is ignored.
+    // As in Cilium, an empty list beside another selector is nothing.
     if nodes().any(|node| !node.is_empty_list()) {
         return;
     }
@@ -121,8 +122,13 @@ fn empty_selectors(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut Diagn
     }
 }
 
-/// Warns of selectors that no object in the files matches.
-pub(super) fn select_nothing(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+/// Peers that no object is.
+pub(super) fn select_nothing(
+    linted: &LintedSpec<'_>,
+    cluster: &ClusterContext<'_>,
+    selection: &Selection<'_>,
+    report: &mut DiagnosticReport<'_>,
+) {
     for rule in &linted.spec.directions.egress.rules {
         let PeerSelector::Objects(selectors) = &rule.peers else {
             continue;
@@ -132,10 +138,10 @@ pub(super) fn select_nothing(linted: &LintedSpec<'_>, cluster: &ClusterContext<'
         };
         let paths = entries(&written);
         for (index, selector) in selectors.iter().enumerate() {
-            let Some((reason, suggestion)) = why_nothing(selector, &cluster.inventory) else {
+            let Some((reason, suggestion)) = nothing(selector, &cluster.inventory, selection) else {
                 continue;
             };
-            // With one selector for each entry, both are in the same order.
+            // Where selectors were made of each entry, they are in the order of these.
             let path = match paths.len() == selectors.len() {
                 true => paths[index].as_str(),
                 false => written.path.as_str(),
@@ -147,19 +153,18 @@ pub(super) fn select_nothing(linted: &LintedSpec<'_>, cluster: &ClusterContext<'
     }
 }
 
-/// Why a selector selects none of the objects, and what to do about it; `None` when it selects
-/// some, or when there are no objects of its kind.
-fn why_nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(String, String)> {
+/// Why a selector selects none of the objects, and what to do about it.
+fn nothing(selector: &ObjectSelector, inventory: &Inventory, selection: &Selection<'_>) -> Option<(String, String)> {
     let labels = "compare it with their labels".to_owned();
     match selector {
         ObjectSelector::Pods(labels) => {
-            let suggestion = no_pods(labels, &inventory.pods)?;
+            let suggestion = no_pods(labels, selection.pods())?;
             Some(("no Pod in these files is selected".to_owned(), suggestion))
         }
         ObjectSelector::Services(selector) => {
             let services = &inventory.services;
-            let is_nothing = !services.is_empty() && !services.iter().any(|service| selector.matches(service));
-            is_nothing.then(|| no_service(selector, inventory))
+            let is_nothing = !services.is_empty() && !selection.has_service(selector);
+            is_nothing.then(|| service(selector, inventory))
         }
         ObjectSelector::Nodes(selector) => {
             let nodes = &inventory.nodes;
@@ -169,13 +174,13 @@ fn why_nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(Stri
         ObjectSelector::CidrGroups(selector) => {
             let groups = &inventory.cidr_groups;
             let is_nothing = !groups.is_empty() && !groups.iter().any(|group| selector.matches(group));
-            is_nothing.then(|| no_cidr_group(selector, labels))
+            is_nothing.then(|| group(selector, labels))
         }
         ObjectSelector::RemoteNodes | ObjectSelector::ApiServer | ObjectSelector::Prefix(..) => None,
     }
 }
 
-fn no_service(selector: &ServiceSelector, inventory: &Inventory) -> (String, String) {
+fn service(selector: &ServiceSelector, inventory: &Inventory) -> (String, String) {
     let mut elsewhere = inventory
         .services
         .iter()
@@ -187,7 +192,7 @@ fn no_service(selector: &ServiceSelector, inventory: &Inventory) -> (String, Str
     ("no Service in these files is selected".to_owned(), suggestion)
 }
 
-fn no_cidr_group(selector: &CidrGroupSelector, by_labels: String) -> (String, String) {
+fn group(selector: &CidrGroupSelector, by_labels: String) -> (String, String) {
     match &selector.name {
         Some(name) => (
             format!("there is no CiliumCIDRGroup {name:?} in these files"),
@@ -197,7 +202,7 @@ fn no_cidr_group(selector: &CidrGroupSelector, by_labels: String) -> (String, St
     }
 }
 
-/// The node that a rule was read from.
+/// A rule as it was written.
 pub(super) fn written_rule<'a>(spec: &DocumentNode<'a>, rule: &PolicyRule) -> Option<DocumentNode<'a>> {
     let path = path_of(&rule.origin);
     let list = path.strip_prefix(&spec.path)?.strip_prefix('.')?;
@@ -209,7 +214,7 @@ pub(super) fn written_rule<'a>(spec: &DocumentNode<'a>, rule: &PolicyRule) -> Op
     })
 }
 
-/// The paths of those entries of a rule that select objects or prefixes.
+/// The paths of the entries of a rule that select objects and prefixes.
 fn entries(rule: &DocumentNode<'_>) -> Vec<String> {
     let lists = CILIUM_LISTS.iter().map(|list| rule.list(list));
     let mut paths: Vec<String> = lists.flatten().map(|entry| entry.path).collect();

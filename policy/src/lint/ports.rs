@@ -1,23 +1,19 @@
-//! Ports to everywhere, and ports on which nobody listens.
-
-use std::sync::Arc;
+//! Ports that nobody listens on.
 
 use crate::diagnostic::closest;
 use crate::diagnostic_report::DiagnosticReport;
-use crate::inventory::{Inventory, InventoryPod, InventoryService};
-use crate::peer_selector::{ObjectSelector, PeerSelector};
+use crate::inventory::InventoryService;
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyKind;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::DocumentNode;
-use crate::zone::Zone;
 
-use super::cluster_context::{ClusterContext, ServicePortMapping, TargetPort};
 use super::context::LintedSpec;
 use super::peers::written_rule;
+use super::selection::{SelectedPods, Selection};
 
-/// Warns of rules that list ports and no destinations. Port 53 alone is exempt, because this is the
-/// usual way to let lookups through.
+/// Rules that list ports and no destinations. Port 53 alone is how lookups are let through
+/// everywhere.
 pub(super) fn to_anywhere(spec: &DocumentNode<'_>, kind: PolicyKind, report: &mut DiagnosticReport<'_>) {
     let (ports, suggestion) = match kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => (
@@ -52,8 +48,8 @@ pub(super) fn to_anywhere(spec: &DocumentNode<'_>, kind: PolicyKind, report: &mu
     }
 }
 
-/// Warns of port names that no container of the destinations has.
-pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+/// Names of ports that no container among the destinations gives.
+pub(super) fn unknown_names(linted: &LintedSpec<'_>, selection: &Selection<'_>, report: &mut DiagnosticReport<'_>) {
     for rule in linted
         .spec
         .directions
@@ -62,14 +58,21 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_
         .iter()
         .filter(|rule| !rule.named.is_empty())
     {
-        let pods = pods(&rule.peers, &cluster.inventory);
-        // Peers without Pods are another lint's finding.
-        if pods.is_empty() {
+        let pods = selection.pods_of(&rule.peers);
+        // Where there are none, that is what is to be said.
+        let is_none = match &pods {
+            SelectedPods::Every => selection.pods().is_empty(),
+            SelectedPods::Some(pods) => pods.is_empty(),
+        };
+        if is_none {
             continue;
         }
+        let ports = selection.pods().ports(&pods);
         for named in &rule.named {
-            let ports = || pods.iter().flat_map(|pod| pod.ports());
-            if ports().any(|port| port.name == named.name && named.protocols.contains(&port.protocol)) {
+            if ports
+                .iter()
+                .any(|port| port.name == named.name && named.protocols.contains(&port.protocol))
+            {
                 continue;
             }
             let protocols: Vec<String> = named.protocols.iter().map(Protocol::to_string).collect();
@@ -78,9 +81,9 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_
                 named.name,
                 protocols.join(", ")
             );
-            let finding = report.warning("named-port-unknown", &path_of_port(linted, rule, &named.name), reason);
-            let other_protocol = ports().find(|port| port.name == named.name);
-            let near = closest(&named.name, ports().map(|port| port.name.as_str()));
+            let finding = report.warning("named-port-unknown", &place(linted, rule, &named.name), reason);
+            let other_protocol = ports.iter().find(|port| port.name == named.name);
+            let near = closest(&named.name, ports.iter().map(|port| port.name.as_str()));
             finding.suggest(match (other_protocol, near) {
                 (Some(port), _) => format!("the port {} is {}", port.name, port.protocol),
                 (None, Some(near)) => format!("did you mean {near:?}?"),
@@ -90,35 +93,33 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_
     }
 }
 
-/// Warns of ports at which a Service listens and its Pods do not. Rules see packets after the
-/// Service's address was translated, on their way to a Pod.
-pub(super) fn of_services(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+/// Ports at which a service listens and its Pods do not: rules see packets on their way to a Pod.
+pub(super) fn of_services(linted: &LintedSpec<'_>, selection: &Selection<'_>, report: &mut DiagnosticReport<'_>) {
     for rule in linted.spec.directions.egress.rules_that(Action::Allow) {
         let PortSet::Ranges(ranges) = &rule.ports else { continue };
-        let services = services(&rule.peers, cluster);
-        for range in ranges.iter().filter(|range| range.is_single()) {
-            let mut known = services
-                .iter()
-                .flat_map(|(service, ports)| ports.iter().map(move |port| (*service, port)));
-            let is_backend = |(service, port): (&InventoryService, &ServicePortMapping)| {
-                port.protocol == range.protocol && targets(service, port, &cluster.inventory).contains(&range.first)
-            };
-            if known.clone().any(is_backend) {
+        let mut single = ranges.iter().filter(|range| range.is_single()).peekable();
+        if single.peek().is_none() {
+            continue;
+        }
+        let known = selection.service_ports_of(&rule.peers);
+        for range in single {
+            let of_protocol = || known.iter().filter(|port| port.mapping.protocol == range.protocol);
+            if of_protocol().any(|port| port.targets.contains(&range.first)) {
                 continue;
             }
-            let listens = known.find(|(_, port)| port.protocol == range.protocol && port.port == range.first);
-            let Some((service, port)) = listens else { continue };
-            let targets = targets(service, port, &cluster.inventory);
-            // A rule that allows the Pods' port too does what is meant.
+            let Some(port) = of_protocol().find(|port| port.mapping.port == range.first) else {
+                continue;
+            };
+            // A rule that allows the port behind it too works.
             let works = |target: &u16| rule.ports.contains(range.protocol, *target);
-            if let Some(target) = targets.first().filter(|_| !targets.iter().any(works)) {
-                report_service_port(linted, rule, *range, service, *target, report);
+            if let Some(target) = port.targets.first().filter(|_| !port.targets.iter().any(works)) {
+                shadow_port(linted, rule, *range, port.service, *target, report);
             }
         }
     }
 }
 
-fn report_service_port(
+fn shadow_port(
     linted: &LintedSpec<'_>,
     rule: &PolicyRule,
     range: PortRange,
@@ -131,86 +132,24 @@ fn report_service_port(
         range.protocol, range.first, service.namespace, service.name
     );
     report
-        .warning(
-            "service-port",
-            &path_of_port(linted, rule, &range.first.to_string()),
-            reason,
-        )
+        .warning("service-port", &place(linted, rule, &range.first.to_string()), reason)
         .suggest(format!("write {target}"));
 }
 
-/// The Services that peers select, or that lead to Pods which peers select; with their ports.
-fn services<'i>(
-    peers: &PeerSelector,
-    cluster: &'i ClusterContext<'_>,
-) -> Vec<(&'i InventoryService, &'i [ServicePortMapping])> {
-    let PeerSelector::Objects(selectors) = peers else {
-        return Vec::new();
-    };
-    let pods = pods(peers, &cluster.inventory);
-    let is_meant = |service: &&InventoryService| {
-        let by_itself = selectors.iter().any(|selector| match selector {
-            ObjectSelector::Services(selector) => selector.matches(service),
-            _ => false,
-        });
-        by_itself || pods.iter().any(|pod| service.selects(pod.identity()))
-    };
-    let services = cluster.inventory.services.iter().filter(is_meant);
-    let with_ports = services.filter_map(|service| {
-        let key = (service.namespace.clone(), service.name.clone());
-        Some((service, cluster.service_ports.get(&key)?.as_slice()))
-    });
-    with_ports.collect()
-}
-
-/// The ports at which a Service's Pods listen, for one of its ports.
-fn targets(service: &InventoryService, port: &ServicePortMapping, inventory: &Inventory) -> Vec<u16> {
-    match &port.target {
-        TargetPort::Number(number) => vec![*number],
-        TargetPort::Name(name) => {
-            let pods = inventory.pods.iter().filter(|pod| service.selects(pod.identity()));
-            let ports = pods.flat_map(|pod| pod.ports());
-            let named = ports.filter(|known| known.name == *name && known.protocol == port.protocol);
-            named.map(|known| known.port).collect()
-        }
-    }
-}
-
-/// The Pods that peers select.
-fn pods<'i>(peers: &PeerSelector, inventory: &'i Inventory) -> Vec<&'i InventoryPod> {
-    let is_meant = |pod: &&InventoryPod| match peers {
-        PeerSelector::Names(_) | PeerSelector::Unresolved => false,
-        PeerSelector::Prefixes(prefixes) => prefixes.iter().any(|(zone, prefix)| {
-            matches!(zone, Zone::Anywhere | Zone::Cluster)
-                && (prefix.prefix_len() == 0 || pod.addresses().iter().any(|address| prefix.contains(address)))
-        }),
-        PeerSelector::Objects(selectors) => selectors.iter().any(|selector| match selector {
-            ObjectSelector::Pods(labels) => labels.matches(pod.labels()),
-            ObjectSelector::Services(selector) => {
-                let mut services = inventory.services.iter();
-                services.any(|service| selector.matches(service) && service.selects(pod.identity()))
-            }
-            _ => false,
-        }),
-    };
-    inventory.pods.iter().map(Arc::as_ref).filter(is_meant).collect()
-}
-
-/// The path at which a rule's port is written as `port`; the rule's own path where it is not.
-fn path_of_port(linted: &LintedSpec<'_>, rule: &PolicyRule, port: &str) -> String {
+/// Where in a rule a port stands, by its text; the rule itself where it does not.
+fn place(linted: &LintedSpec<'_>, rule: &PolicyRule, port: &str) -> String {
     let Some(written) = written_rule(&linted.node, rule) else {
         return rule.origin.clone();
     };
     let lists = ["toPorts", "ports", "protocols"].into_iter();
     let found = lists
         .filter_map(|list| written.get(list))
-        .find_map(|list| find_scalar(&list, port));
+        .find_map(|list| find(&list, port));
     found.unwrap_or(written.path)
 }
 
-/// The path of the first scalar below a node that is written as `text`, depth first. Documents are
-/// at most 64 levels deep.
-fn find_scalar(node: &DocumentNode<'_>, text: &str) -> Option<String> {
+/// Depth first. Documents are not deep.
+fn find(node: &DocumentNode<'_>, text: &str) -> Option<String> {
     let is_it = match node.value {
         serde_json::Value::String(written) => written == text,
         serde_json::Value::Number(number) => number.to_string() == text,
@@ -220,5 +159,5 @@ fn find_scalar(node: &DocumentNode<'_>, text: &str) -> Option<String> {
         return Some(node.path.clone());
     }
     let below = node.items().chain(node.fields().map(|(_, field)| field));
-    below.into_iter().find_map(|below| find_scalar(&below, text))
+    below.into_iter().find_map(|below| find(&below, text))
 }

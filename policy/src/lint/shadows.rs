@@ -4,9 +4,10 @@ use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule, PolicySpec, Tier};
 
-use super::containment::{cost, rule_in, selector_in};
+use super::containment::{cost, rule_in};
 use super::context::{LintContext, LintedSpec};
 use super::path_of;
+use super::selector_index::SelectorIndex;
 
 /// How many comparisons are left. Every rule is compared with every other, and hostile policies
 /// have many.
@@ -87,14 +88,15 @@ pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport
     linted.retain(|linted| linted.spec.tier != Tier::Network && !linted.is_audited);
     linted.sort_by_key(|linted| (linted.spec.tier, linted.id));
     let rules: Vec<_> = linted.iter().map(|linted| WrittenRule::of(linted.spec)).collect();
+    let subjects = SelectorIndex::new(linted.iter().map(|linted| &linted.spec.subject));
     for (index, later) in linted.iter().enumerate() {
+        let mut before = subjects.containing(&later.spec.subject);
+        before.retain(|earlier| *earlier < index && is_admin(linted[*earlier]) == is_admin(later));
         for rule in &rules[index] {
-            let mut before = linted[..index].iter().zip(&rules);
-            let found = before.find_map(|(earlier, rules)| {
-                let comes_first =
-                    is_admin(earlier) == is_admin(later) && selector_in(&later.spec.subject, &earlier.spec.subject);
-                let by = comes_first.then(|| rule.decided_by(rules, &mut budget)).flatten();
-                by.map(|by| (earlier, by))
+            let mut before = before.iter().copied();
+            let found = before.find_map(|earlier| {
+                let by = rule.decided_by(&rules[earlier], &mut budget)?;
+                Some((linted[earlier], by))
             });
             if let Some((earlier, by)) = found {
                 let whose = format!(" of {}", earlier.label());

@@ -1,24 +1,23 @@
-//! Whom policies select, and policies and rules without effect.
+//! Whom policies select, and rules without effect.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use crate::diagnostic::closest;
 use crate::diagnostic_report::DiagnosticReport;
 use crate::document::Document;
 use crate::endpoint::keys;
-use crate::inventory::{InventoryPod, PodIndex};
 use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::policy::{Action, Policy, PolicyRule, PolicySpec};
 use crate::policy_id::PolicyKind;
 use crate::ports::PortSet;
 use crate::shape::DocumentNode;
 
-use super::cluster_context::ClusterContext;
 use super::containment::everywhere;
 use super::context::LintedSpec;
+use super::selection::{LintedPods, Selection};
 use super::specs;
 
-/// Warns of a valid policy that neither closes, opens nor denies anything.
+/// A policy that is valid, and does nothing at all.
 pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut DiagnosticReport<'_>) {
     let does_nothing = |spec: &PolicySpec| !spec.directions.egress.says_anything();
     let speaks_of_ingress = |(node, _): (DocumentNode<'_>, _)| {
@@ -40,8 +39,8 @@ pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut 
         .suggest("write the rules that are meant, or take the policy out");
 }
 
-/// Warns of a clusterwide policy that closes every Pod, because that includes the cluster's own
-/// services.
+/// A policy of the whole cluster that closes every Pod, those of the cluster's own services
+/// included.
 pub(super) fn selects_all(
     spec: &DocumentNode<'_>,
     kind: PolicyKind,
@@ -53,7 +52,7 @@ pub(super) fn selects_all(
         return;
     }
     let suggestion = match kind {
-        // Closing a whole namespace is what an empty selector is usually for.
+        // To close a whole namespace is what policies with empty selectors are for.
         PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy => return,
         PolicyKind::CiliumClusterwideNetworkPolicy => {
             "select by `k8s:io.kubernetes.pod.namespace`, or exclude namespaces with a `NotIn` expression"
@@ -81,7 +80,7 @@ pub(super) fn selects_all(
     }
 }
 
-/// Whether a label selector has no requirements.
+/// Whether a label selector asks for nothing.
 pub(super) fn is_empty_selector(node: &DocumentNode<'_>) -> bool {
     let labels = node.get("matchLabels");
     node.value.is_object()
@@ -89,8 +88,8 @@ pub(super) fn is_empty_selector(node: &DocumentNode<'_>) -> bool {
         && node.list("matchExpressions").is_empty()
 }
 
-/// Warns of empty lists and empty deny rules of Cilium's kinds, which look as if they closed or
-/// denied something. (In a NetworkPolicy, an empty list does close.)
+/// Lists and rules that have no effect although they look as if they did. (In a NetworkPolicy, an
+/// empty list closes.)
 pub(super) fn empty_rules(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
     if spec.get("endpointSelector").is_none() {
         return;
@@ -115,12 +114,12 @@ pub(super) fn empty_rules(spec: &DocumentNode<'_>, report: &mut DiagnosticReport
     }
 }
 
-/// Warns of a policy that selects no Pod in the files.
-pub(super) fn selects_none(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+/// A policy that is about no Pod.
+pub(super) fn selects_none(linted: &LintedSpec<'_>, selection: &Selection<'_>, report: &mut DiagnosticReport<'_>) {
     if !linted.pods.is_empty() {
         return;
     }
-    let Some(suggestion) = no_pods(&linted.spec.subject, &cluster.inventory.pods) else {
+    let Some(suggestion) = no_pods(&linted.spec.subject, selection.pods()) else {
         return;
     };
     let fields = ["endpointSelector", "podSelector", "subject"];
@@ -137,58 +136,45 @@ pub(super) fn selects_none(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>
         .suggest(suggestion);
 }
 
-/// What to change in a selector that matches no Pod; `None` when it matches one. `None`, too, when
-/// the files hold no Pod of the namespaces that it asks for, because the Pods may be kept
-/// elsewhere; unless there is a namespace of a similar name.
-pub(super) fn no_pods(selector: &LabelSelector, pods: &PodIndex) -> Option<String> {
-    let matching = |requirements: &[&Requirement]| -> Vec<&Arc<InventoryPod>> {
-        let requirements = requirements.iter().map(|it| (*it).clone()).collect();
-        let selector = LabelSelector { requirements };
-        pods.selected(&selector).collect()
-    };
+/// What to change in a selector that matches no Pod, if it is none. Where the files hold no Pod of
+/// the namespaces that are meant, nothing can be said, unless one of a similar name is there.
+pub(super) fn no_pods(selector: &LabelSelector, pods: &LintedPods<'_>) -> Option<String> {
     let all: Vec<&Requirement> = selector.requirements.iter().collect();
     let of_namespaces: Vec<&Requirement> = all.iter().copied().filter(|it| is_of_namespace(it)).collect();
-    if pods.is_empty() || !matching(&all).is_empty() {
+    if pods.is_empty() || pods.any(&all) {
         return None;
     }
-    let is_known = !matching(&of_namespaces).is_empty();
-    let mut without_one = None;
+    let is_known = pods.any(&of_namespaces);
+    let mut in_the_way = None;
     for wrong in &all {
         let others: Vec<&Requirement> = all.iter().copied().filter(|it| it != wrong).collect();
-        let near = matching(&others);
-        if near.is_empty() {
+        let count = pods.count(&others);
+        if count == 0 {
             continue;
         }
         let key = &wrong.key;
-        if let Some(meant) = similar_value(wrong, &near) {
+        if let Some(meant) = similar_value(wrong, &pods.values(key, &others)) {
             return Some(meant);
         }
-        let count = near.len();
         let pods = if count == 1 { "Pod" } else { "Pods" };
-        without_one.get_or_insert_with(|| format!("without what it asks of `{key}`, it would select {count} {pods}"));
+        in_the_way.get_or_insert_with(|| format!("without what it asks of `{key}`, it would select {count} {pods}"));
     }
     if is_known {
-        return Some(without_one.unwrap_or_else(|| "compare it with the labels of the Pods".to_owned()));
+        return Some(in_the_way.unwrap_or_else(|| "compare it with the labels of the Pods".to_owned()));
     }
-    // Where no Pod has the other labels either, the loop above cannot find a misspelt namespace.
-    let every: Vec<_> = pods.iter().collect();
-    of_namespaces
-        .iter()
-        .find_map(|wrong| similar_value(wrong, &every).filter(|_| matching(&[*wrong]).is_empty()))
+    // A misspelt namespace may hide behind labels that no Pod has either.
+    let mut unknown = of_namespaces.iter().filter(|wrong| !pods.any(&[*wrong]));
+    unknown.find_map(|wrong| similar_value(wrong, &pods.values(&wrong.key, &[])))
 }
 
-/// A suggestion where some Pod has a value that is similar to the one that is asked for.
-fn similar_value(wrong: &Requirement, pods: &[&Arc<InventoryPod>]) -> Option<String> {
+/// The value that was probably meant, of those that Pods have.
+fn similar_value(wrong: &Requirement, values: &BTreeSet<&str>) -> Option<String> {
     let Operator::In(wanted) = &wrong.operator else {
         return None;
     };
-    let values = pods
-        .iter()
-        .filter_map(|pod| pod.labels().get(&wrong.key))
-        .map(String::as_str);
     let mut meant = wanted
         .iter()
-        .filter_map(|wanted| Some((wanted, closest(wanted, values.clone())?)));
+        .filter_map(|wanted| Some((wanted, closest(wanted, values.iter().copied())?)));
     let (wanted, meant) = meant.next()?;
     Some(format!(
         "did you mean {meant:?} instead of {wanted:?} for `{}`?",

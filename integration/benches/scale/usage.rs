@@ -1,0 +1,43 @@
+//! What a process used, as the kernel counts it.
+
+use std::mem::MaybeUninit;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a process used until it ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// From its start to its end.
+    pub(crate) elapsed: Duration,
+    /// User and system time.
+    pub(crate) cpu: Duration,
+    /// The most that was resident, in bytes.
+    pub(crate) peak: u64,
+}
+
+/// Runs a command to its end.
+#[allow(unsafe_code)]
+pub(crate) fn measured(command: &mut Command) -> Usage {
+    let begun = Instant::now();
+    let child = command.spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    let mut status = 0;
+    // SAFETY: both pointers are to values of the types that wait4(2) writes, and outlive the call.
+    // The child is waited for here and nowhere else.
+    let ended = unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) };
+    let elapsed = begun.elapsed();
+    assert_eq!(ended, pid, "{}", std::io::Error::last_os_error());
+    // SAFETY: all bytes of it were zero, which is a value of it, before the kernel wrote it.
+    let usage = unsafe { usage.assume_init() };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
+            + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+    };
+    Usage {
+        elapsed,
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        // The kernel counts KiB.
+        peak: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    }
+}
