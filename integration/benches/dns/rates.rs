@@ -25,6 +25,9 @@ const COST_GOAL: f64 = 0.9;
 /// And one at a time takes at most so many times longer than dnsdist's does.
 const ADDED_GOAL: f64 = 1.0;
 
+/// Picks one of the figures of a round.
+type Figure = fn(&Times) -> f64;
+
 /// A row of the table: a figure of each round, of dnsdist and of Namegate.
 struct Row {
     work: String,
@@ -59,7 +62,7 @@ pub(crate) fn run(rounds: usize, seconds: u32) {
         }
         let theirs = latency::known_through(&bare, dnsdist.server, &bare, &zone);
         let ours = latency::known(&node, &bare, &zone);
-        let figures: [(&str, fn(&Times) -> f64); 2] = [("median", |it| it.median), ("p99", |it| it.p99)];
+        let figures: [(&str, Figure); 2] = [("median", |it| it.median), ("p99", |it| it.p99)];
         for (figure, of) in figures {
             let added = (theirs.added(of), ours.added(of));
             eprintln!("round {round}: one at a time, {figure}: {added:.1?} µs added");
