@@ -208,8 +208,8 @@ pub(crate) fn patient() -> ServerConfig {
     }
 }
 
-/// Short enough to wait for, where somebody does not answer. Two workers, so that what they must share is shared; the state machine
-/// of one is tested by itself.
+/// Short enough to wait for, where somebody does not answer. Two workers, so that what they must
+/// share is shared; the state machine of one is tested by itself.
 pub(crate) fn impatient() -> ServerConfig {
     ServerConfig {
         workers: 2,
