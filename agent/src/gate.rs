@@ -48,8 +48,8 @@ use admission::{AdmissionStep, ParkedAdmission};
 use admission_cache::{AdmissionCache, CacheVersion};
 use silent_upstreams::SilentUpstreams;
 
-/// How long an answer waits for the rules that are being installed, with which the agent begins or a
-/// pod becomes governed: as long as stub resolvers wait. Until these are in force nothing can be
+/// How long an answer waits for the rules that are being installed, with which the agent begins or
+/// a pod becomes governed: as long as stub resolvers wait. Until these are in force nothing can be
 /// committed, so that the deadline of commits would fail lookups for nothing.
 const INSTALLATION_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -194,9 +194,9 @@ impl Ledger {
     /// Finishes what [`learn`](Self::learn) has left undone, and enforces the limits. Returns the
     /// evicted names that had live leases.
     ///
-    /// The owner whose names and leases take most loses what it learned longest ago. Evicted addresses live out
-    /// their leases in the kernel, but a recompiled program will not know them: the caller counts
-    /// them. Expired entries are dropped before live ones are evicted, and
+    /// The owner whose names and leases take most loses what it learned longest ago. Evicted
+    /// addresses live out their leases in the kernel, but a recompiled program will not know them:
+    /// the caller counts them. Expired entries are dropped before live ones are evicted, and
     /// [`expire`](Self::expire) does not report those again.
     pub fn evict(&mut self, now: Time) -> Vec<Name> {
         self.by_address.flush();

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::labels::Labels;
 
+pub use crate::special_keys as keys;
+
 /// The name of an endpoint: the namespace and name of its Pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct EndpointId {
@@ -36,20 +38,6 @@ impl FromStr for EndpointId {
             name: name.to_owned(),
         })
     }
-}
-
-/// Special keys that selectors may use beside a Pod's own labels, in Cilium's spelling.
-pub mod keys {
-    /// The Pod's namespace.
-    pub const NAMESPACE: &str = "io.kubernetes.pod.namespace";
-    /// Before each label key of the Pod's namespace.
-    pub const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
-    /// The label of every namespace that holds its name.
-    pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
-    /// The Pod's service account.
-    pub const SERVICE_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
-    /// The cluster's name.
-    pub const CLUSTER: &str = "io.cilium.k8s.policy.cluster";
 }
 
 /// A workload with addresses.

@@ -21,10 +21,7 @@ use crate::zone::Zone;
 pub use crate::pod_index::{
     ContainerPort, IdentityNumber, InventoryPod, PodAddresses, PodIdentity, PodIndex, PodNumber,
 };
-pub use crate::service_index::ServiceIndex;
-
-/// The namespace and name of the API server's service.
-pub(crate) const API_SERVER: (&str, &str) = ("default", "kubernetes");
+pub use crate::service_index::{InventoryService, ServiceIndex};
 
 /// The objects of a cluster, as far as rules may select them. A clone shares them all.
 #[derive(Debug, Clone, Default)]
@@ -37,23 +34,6 @@ pub struct Inventory {
     pub nodes: OrdMap<String, Arc<InventoryNode>>,
     /// The CiliumCIDRGroups, whose prefixes rules may select.
     pub cidr_groups: Arc<[CidrGroup]>,
-}
-
-/// A Service, with the addresses of its backends.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct InventoryService {
-    /// The namespace of the Service.
-    pub namespace: String,
-    /// The name of the Service.
-    pub name: String,
-    /// Its own labels.
-    pub labels: Labels,
-    /// The labels of the pods behind it; `None` where its backends are written by hand.
-    pub selector: Option<Labels>,
-    /// The addresses of its EndpointSlices, ready or not.
-    pub backends: BTreeSet<IpAddr>,
-    /// Its own addresses inside the cluster.
-    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// A Node, with its addresses.
@@ -187,19 +167,6 @@ impl PodIdentity {
         };
         let known = self.ports.iter().filter(wanted);
         PortSet::from_ranges(known.map(|known| PortRange::single(known.protocol, known.port)))
-    }
-}
-
-impl InventoryService {
-    /// The API server writes this service, and its backends, itself.
-    pub(crate) fn is_api_server(&self) -> bool {
-        (self.namespace.as_str(), self.name.as_str()) == API_SERVER
-    }
-
-    /// Whether pods of an identity stand behind it.
-    pub(crate) fn selects(&self, pods: &PodIdentity) -> bool {
-        let has = |(key, value): (&String, &String)| pods.labels.get(key) == Some(value);
-        pods.namespace() == self.namespace && self.selector.as_ref().is_some_and(|labels| labels.iter().all(has))
     }
 }
 

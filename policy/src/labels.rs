@@ -5,7 +5,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::endpoint::keys;
+use crate::special_keys as keys;
 
 /// The labels of an endpoint, special keys included (`io.kubernetes.pod.namespace`, …).
 pub type Labels = BTreeMap<String, String>;

@@ -86,6 +86,7 @@ pub mod lint;
 pub mod membership;
 pub mod port_map;
 pub mod question;
+pub mod special_keys;
 pub mod validate;
 
 #[cfg(test)]
@@ -110,6 +111,7 @@ mod selector_table;
 mod service_index;
 mod service_names;
 mod shape;
+
 mod spelling;
 mod stand_in;
 mod zone;

@@ -67,7 +67,7 @@ pub fn across(policies: &[(&Document, &Policy)], cluster: &ClusterContext<'_>) -
     for ((_, policy), report) in policies.iter().zip(&mut reports) {
         audit::left_on(policy, report);
     }
-    let networks = networks::ClusterNetworks::of(cluster);
+    let networks = networks::IndexedNetworks::of(cluster);
     for linted in &context.specs {
         let report = &mut reports[linted.policy];
         subjects::selects_none(linted, &context.selection, report);

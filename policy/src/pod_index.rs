@@ -11,9 +11,9 @@ use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
-use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Labels};
 use crate::ports::Protocol;
+use crate::special_keys as keys;
 
 /// A pod's addresses, ordered: one of each family, most often.
 pub type PodAddresses = SmallVec<[IpAddr; 2]>;

@@ -1,13 +1,36 @@
 //! The services of a cluster, found by their namespaces and names. Persistent, as the
 //! [pods](crate::pod_index) are.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use crate::inventory::{API_SERVER, InventoryService};
+use crate::labels::Labels;
 use crate::peer_selector::ServiceSelector;
+use crate::pod_index::PodIdentity;
+
+/// The namespace and name of the API server's service.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
+/// A Service, with the addresses of its backends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InventoryService {
+    /// The namespace of the Service.
+    pub namespace: String,
+    /// The name of the Service.
+    pub name: String,
+    /// Its own labels.
+    pub labels: Labels,
+    /// The labels of the pods behind it; `None` where its backends are written by hand.
+    pub selector: Option<Labels>,
+    /// The addresses of its EndpointSlices, ready or not.
+    pub backends: BTreeSet<IpAddr>,
+    /// Its own addresses inside the cluster.
+    pub addresses: BTreeSet<IpAddr>,
+}
 
 /// The services of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +40,19 @@ pub struct ServiceIndex {
 
 /// Namespace and name.
 type ServiceKey = (Arc<str>, Arc<str>);
+
+impl InventoryService {
+    /// The API server writes this service, and its backends, itself.
+    pub(crate) fn is_api_server(&self) -> bool {
+        (self.namespace.as_str(), self.name.as_str()) == API_SERVER
+    }
+
+    /// Whether pods of an identity stand behind it.
+    pub(crate) fn selects(&self, pods: &PodIdentity) -> bool {
+        let has = |(key, value): (&String, &String)| pods.labels.get(key) == Some(value);
+        pods.namespace() == self.namespace && self.selector.as_ref().is_some_and(|labels| labels.iter().all(has))
+    }
+}
 
 impl ServiceIndex {
     /// Adds a service, or puts it in the place of the one that has its name.

@@ -13,16 +13,16 @@ use super::{name_of, namespace_of};
 pub(super) const SLICE_OF: &str = "kubernetes.io/service-name";
 
 /// Namespace and name.
-type ServiceName = (String, String);
+type NamespacedName = (String, String);
 
 /// Services, and what is only known by its slices: the objects of a directory need not be complete.
 #[derive(Debug, Default)]
 pub(super) struct KnownServices {
-    services: BTreeMap<ServiceName, Service>,
+    services: BTreeMap<NamespacedName, Service>,
     /// By namespace and name of the slice.
     slices: BTreeMap<(String, String), KnownSlice>,
     /// The names of each service's slices.
-    slices_of: BTreeMap<ServiceName, BTreeSet<String>>,
+    slices_of: BTreeMap<NamespacedName, BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl KnownServices {
     }
 
     /// Makes one service of the index anew.
-    fn look_again(&self, (namespace, name): ServiceName, index: &mut ServiceIndex) {
+    fn look_again(&self, (namespace, name): NamespacedName, index: &mut ServiceIndex) {
         let key = (namespace, name);
         let (service, slices) = (self.services.get(&key), self.slices_of.get(&key));
         let (namespace, name) = key;
@@ -114,12 +114,12 @@ impl KnownServices {
     }
 
     /// The Services, by namespace and name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ServiceName, &Service)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NamespacedName, &Service)> {
         self.services.iter()
     }
 
     /// The DNS Services among `names`, as the addresses that pods ask.
-    pub(super) fn dns(&self, names: &[ServiceName]) -> Vec<SocketAddr> {
+    pub(super) fn dns(&self, names: &[NamespacedName]) -> Vec<SocketAddr> {
         names
             .iter()
             .filter_map(|key| self.services.get(key))

@@ -10,9 +10,9 @@ pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// How often the structure is compared although nobody seems to have changed anything.
 const ANYWAY: Duration = Duration::from_secs(30);
 
-/// Limits the processor time that an activity takes to a share of all time, however often it is asked
-/// for. Not the time that it waits for a processor: on a busy machine damage would stay for as many
-/// times as long.
+/// Limits the processor time that an activity takes to a share of all time, however often it is
+/// asked for. Not the time that it waits for a processor: on a busy machine damage would stay for
+/// as many times as long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeShare {
     /// The share is one part in so many.

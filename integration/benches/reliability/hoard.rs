@@ -1,6 +1,7 @@
 //! One pod that asks for as many names as the ledger holds, as long as names can be, each with four
-//! addresses, four ports and a long lease, half of them IPv6. What that costs is measured: the agent's memory, how soon an edit of another pod's policy
-//! is in force, and how soon an agent that is started again intercepts lookups and is ready.
+//! addresses, four ports and a long lease, half of them IPv6. What that costs is measured: the
+//! agent's memory, how soon an edit of another pod's policy is in force, and how soon an agent that
+//! is started again intercepts lookups and is ready.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -131,8 +132,8 @@ fn ask_all(next: &AtomicU32, answered: &AtomicU32, names: u32, suffix: &str) {
     }
 }
 
-/// Whether a lookup comes to a living agent: a name that no policy allows is NXDOMAIN there, and has
-/// an address at the resolver. Asked from the pod that does not hoard, because to read the
+/// Whether a lookup comes to a living agent: a name that no policy allows is NXDOMAIN there, and
+/// has an address at the resolver. Asked from the pod that does not hoard, because to read the
 /// heartbeat's set with `nft` takes as long as reading the whole table.
 fn is_intercepted(scenario: &Scenario) -> bool {
     let ask = || probes::ask(DENIED_NAME, 7);

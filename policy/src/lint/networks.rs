@@ -18,7 +18,7 @@ use super::context::LintedSpec;
 use super::peers::written_rule;
 
 /// Addresses and ranges of the cluster.
-pub(super) struct ClusterNetworks {
+pub(super) struct IndexedNetworks {
     /// Ranges first: they say the most.
     parts: Vec<NetworkPart>,
     /// The indices of the parts by the first address of each.
@@ -30,7 +30,7 @@ pub(super) struct ClusterNetworks {
 /// A prefix with holes; and whether addresses of Pods count.
 type MetBlock = (IpNet, Vec<IpNet>, bool);
 
-impl ClusterNetworks {
+impl IndexedNetworks {
     pub(super) fn of(cluster: &ClusterContext<'_>) -> Self {
         let parts = parts(cluster);
         let mut by_address: BTreeMap<(IpAddr, u8), Vec<usize>> = BTreeMap::new();
