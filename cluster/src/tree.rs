@@ -48,6 +48,8 @@ pub fn read_file(path: &Path) -> io::Result<String> {
 }
 
 /// The text of a file, and its stamp where that is to be believed.
+// Stamps are in the file system's time, which is the wall clock's.
+#[allow(clippy::disallowed_methods)]
 fn read_and_stamp(path: &Path) -> io::Result<(String, Option<FileStamp>)> {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer. Regular files do not mind it.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -141,6 +143,7 @@ fn is_object_file(path: &Path) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use std::os::unix::fs::symlink;
 

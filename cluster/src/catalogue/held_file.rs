@@ -62,7 +62,7 @@ pub(super) struct HeldDocument {
 pub(super) enum DocumentName {
     Key(Arc<ObjectKey>),
     /// Of a kind that is refused as such.
-    Label(Box<String>),
+    Label(Box<str>),
 }
 
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl HeldDocument {
         Self {
             name: match &parsed.key {
                 Some(known) => DocumentName::Key(key(known)),
-                None => DocumentName::Label(Box::new(parsed.label.clone())),
+                None => DocumentName::Label(parsed.label.as_str().into()),
             },
             digest: digest(&parsed.source),
             details: (!is_plain).then(|| Box::new(details)),
@@ -167,7 +167,7 @@ impl HeldDocument {
     pub(super) fn label(&self) -> String {
         match &self.name {
             DocumentName::Key(key) => key.to_string(),
-            DocumentName::Label(label) => (**label).clone(),
+            DocumentName::Label(label) => label.to_string(),
         }
     }
 

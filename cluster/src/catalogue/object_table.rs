@@ -30,6 +30,8 @@ enum Definers {
     #[default]
     None,
     One(FileRef),
+    /// Boxed, since there are many objects, and hardly one of them stands in several files.
+    #[allow(clippy::box_collection)]
     Many(Box<Vec<FileRef>>),
 }
 

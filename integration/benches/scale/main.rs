@@ -7,6 +7,7 @@
 // be.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod change;
 mod check;
 mod objects;
 mod usage;
@@ -19,6 +20,11 @@ use usage::Usage;
 
 fn main() {
     // `cargo test --benches` starts every benchmark; this one is for `./bench`.
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(change::INSIDE) {
+        let mut number = || words.next().unwrap().parse().unwrap();
+        return change::inside(number(), number());
+    }
     let arguments = Arguments::read();
     if let Some(directory) = &arguments.write {
         std::fs::create_dir_all(directory).unwrap();
@@ -26,6 +32,9 @@ fn main() {
     }
     if !arguments.wanted {
         return;
+    }
+    if arguments.wants("change") {
+        change::run(arguments.rounds);
     }
     let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
     if arguments.wants("check") {

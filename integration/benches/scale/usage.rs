@@ -19,6 +19,8 @@ pub(crate) struct Usage {
 #[allow(unsafe_code)]
 pub(crate) fn measured(command: &mut Command) -> Usage {
     let begun = Instant::now();
+    // wait4(2) waits for it.
+    #[allow(clippy::zombie_processes)]
     let child = command.spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();

@@ -1,0 +1,193 @@
+//! What a change of one object costs an agent's node: from the object to the kernel's
+//! acknowledgement, and nothing of how the object came.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use agent::plan::Planner;
+use cluster::index::Cluster;
+use cluster::{Object, ObjectChange};
+use enforcer::Enforcer;
+use policy::{document, validate};
+use rustix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use settings::resolve::resolve;
+use settings::{AgentOptions, HostFacts, Settings};
+
+use crate::objects::{ClusterShape, PODS_OF_NODE, THIS_NODE, app_name, namespace_name};
+
+/// Clusters that differ in their pods alone.
+pub(crate) const SHAPES: [ClusterShape; 2] = [shape(10_000), shape(150_000)];
+
+/// The first argument where the benchmark has started itself in a namespace.
+pub(crate) const INSIDE: &str = "--change-inside";
+
+const fn shape(pods: usize) -> ClusterShape {
+    ClusterShape {
+        namespaces: 100,
+        apps: 20,
+        pods,
+        services: 1_000,
+        policies: 1_000,
+    }
+}
+
+/// Measures in network namespaces of their own.
+pub(crate) fn run(rounds: usize) {
+    let this = std::env::current_exe().unwrap();
+    for shape in SHAPES {
+        let status = Command::new("unshare")
+            .arg("-n")
+            .arg(&this)
+            .args([INSIDE, &shape.pods.to_string(), &rounds.to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success(), "the measurement failed");
+    }
+}
+
+/// Measures one cluster, inside its network namespace.
+pub(crate) fn inside(pods: usize, rounds: usize) {
+    let shape = shape(pods);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(measure(&shape, rounds));
+}
+
+async fn measure(shape: &ClusterShape, rounds: usize) {
+    let objects: Vec<Object> = shape.objects().map(object).collect();
+    let begun = cpu();
+    let mut node = Node::new();
+    for object in objects {
+        node.cluster.apply(ObjectChange::Apply(object));
+    }
+    let indexed = cpu() - begun;
+    node.put_in_force().await;
+    println!(
+        "{} pods, {} policies: indexed in {indexed:.0?} of CPU, in the kernel after {:.0?}",
+        shape.pods,
+        shape.policies,
+        cpu() - begun,
+    );
+    let last = shape.pods - 1;
+    let relabelled = |number: usize, label: &str, value: String| {
+        let mut pod = shape.pod(number);
+        pod["metadata"]["labels"][label] = value.into();
+        pod
+    };
+    let local = |round: usize| round % PODS_OF_NODE;
+    let rows: [(&str, &dyn Fn(usize) -> Value); 6] = [
+        ("a remote pod that policies' peers match", &|round| {
+            relabelled(last - round, "app", app_name(round % shape.apps))
+        }),
+        ("a remote pod of which no peer says more", &|round| {
+            relabelled(last - 1_000 - round, "version", format!("v{}", round % 2 + 2))
+        }),
+        ("a local pod whose program exists", &|round| {
+            relabelled(local(round), "app", app_name(round % shape.apps))
+        }),
+        ("a policy that local pods share", &|round| {
+            let mut policy = shape.policy(4 * round + 1);
+            let ports = json!([{"ports": [{"port": "8443", "protocol": "TCP"}]}]);
+            policy["spec"]["egress"][0]["toPorts"] = ports;
+            policy
+        }),
+        ("the label of a namespace", &|round| {
+            let mut namespace = shape.namespace(round % shape.namespaces);
+            namespace["metadata"]["labels"]["stage"] = format!("s{round}").into();
+            namespace
+        }),
+        ("the endpoints of a service", &|round| slice(shape, round)),
+    ];
+    for (what, change) in rows {
+        let mut times = Vec::new();
+        for round in 0..rounds.max(3) * 7 {
+            let change = ObjectChange::Apply(object(change(round)));
+            let begun = cpu();
+            node.cluster.apply(change);
+            node.put_in_force().await;
+            times.push(cpu() - begun);
+        }
+        times.sort_unstable();
+        println!(
+            "  {what:<42} {:>9.1?} of CPU (worst {:.1?})",
+            times[times.len() / 2],
+            times[times.len() - 1]
+        );
+    }
+}
+
+/// The endpoints of the service with this number.
+fn slice(shape: &ClusterShape, round: usize) -> Value {
+    let service = shape.service(4 * round + 2);
+    let name = service["metadata"]["name"].as_str().unwrap().to_owned();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {
+            "name": format!("{name}-x"), "namespace": namespace_name((4 * round + 2) % shape.namespaces),
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "endpoints": [{"addresses": [format!("192.0.2.{}", 1 + round % 200)]}],
+    })
+}
+
+/// An agent's index, planner and writer.
+struct Node {
+    cluster: Cluster,
+    planner: Planner,
+    settings: Settings,
+    enforcer: Enforcer,
+}
+
+impl Node {
+    fn new() -> Self {
+        let host = HostFacts {
+            name: THIS_NODE.into(),
+            resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
+        };
+        let settings = resolve(AgentOptions::default(), &host).unwrap();
+        Self {
+            cluster: Cluster::new(&settings.node),
+            planner: Planner::default(),
+            enforcer: Enforcer::start(&settings.table).unwrap(),
+            settings,
+        }
+    }
+
+    async fn put_in_force(&mut self) {
+        let plan = self.planner.plan(&self.cluster, &self.settings, &BTreeSet::new());
+        self.enforcer.install(plan.desired, Vec::new).await.unwrap();
+    }
+}
+
+fn object(value: Value) -> Object {
+    match value["kind"].as_str() {
+        Some("Pod") => Object::Pod(read(value)),
+        Some("Node") => Object::Node(read(value)),
+        Some("Namespace") => Object::Namespace(read(value)),
+        Some("Service") => Object::Service(read(value)),
+        Some("EndpointSlice") => Object::EndpointSlice(read(value)),
+        _ => {
+            let document = document::Document::from_value(value).unwrap();
+            Object::Policy(Box::new(validate::validate(&document).0.accepted().unwrap()))
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Box<T> {
+    Box::new(serde_json::from_value(value).unwrap())
+}
+
+/// The CPU time of the process so far, the writer's thread included.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let (seconds, nanoseconds) = (
+        u64::try_from(time.tv_sec).unwrap(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    );
+    Duration::new(seconds, nanoseconds)
+}
