@@ -88,13 +88,20 @@ impl LedgerModel {
         let mut evicted = Vec::new();
         while self.order.len() > self.limits.0 {
             let owners = self.order.iter().map(|(_, owner)| *owner);
-            let most = owners.max_by_key(|owner| (self.leases_of(*owner), *owner)).unwrap();
+            let most = owners.max_by_key(|owner| (self.weight_of(*owner), *owner)).unwrap();
             let oldest = self.order.iter().position(|(_, owner)| *owner == most).unwrap();
             let (key, _) = self.order.remove(oldest);
             self.leases.retain(|(of, ..)| *of != key);
             evicted.push(key.0);
         }
         evicted
+    }
+
+    /// Four leases take as much as a name of 64 octets.
+    fn weight_of(&self, owner: LeaseOwner) -> usize {
+        let names = self.order.iter().filter(|(_, by)| *by == owner);
+        let octets: usize = names.map(|(key, _)| key.0.as_str().len()).sum();
+        self.leases_of(owner) + octets / 16
     }
 
     fn leases_of(&self, owner: LeaseOwner) -> usize {
