@@ -20,12 +20,11 @@ mod surroundings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ahash::HashMap;
+use ahash::{HashMap, RandomState};
 use api::EndpointRow;
 use clock::Time;
 use cluster::index::Cluster;
@@ -35,6 +34,7 @@ use enforcer::pod_links::PodLinks;
 use enforcer::writer::Holder;
 use enforcer::{DesiredState, Element, Interception, SetId};
 use fqdn_cache::{LeaseTiming, Ledger, Teacher};
+use hashbrown::HashTable;
 use ipnet::IpNet;
 use names::{Name, Pattern};
 use policy::address::{Teachable, ZoneMap, without};
@@ -306,7 +306,10 @@ impl Plan {
     /// the sets and not by the ledger.
     pub fn all_elements(&self, ledger: &Ledger, now: Time) -> Vec<(Element, Time, Holder)> {
         let mut room: HashMap<SetId, u32> = HashMap::default();
-        let mut found: HashMap<Element, (Time, Holder)> = HashMap::default();
+        // Each element once in memory: there may be hundreds of thousands.
+        let mut found: Vec<(Element, Time, Holder)> = Vec::new();
+        let mut places: HashTable<usize> = HashTable::new();
+        let hasher = RandomState::new();
         // The entries of a name stand together.
         let mut last: Option<MatchedName<'_>> = None;
         for (owner, entry) in ledger.fairly(now) {
@@ -318,27 +321,23 @@ impl Plan {
             }
             let Some(matched) = &last else { continue };
             self.elements(matched, entry.address, entry.teacher, |element| {
-                match found.entry(element) {
-                    Entry::Occupied(mut known) => {
-                        let (end, _) = known.get_mut();
-                        *end = (*end).max(entry.expires);
-                    }
-                    Entry::Vacant(place) => {
-                        let left = room.entry(element.set).or_insert(self.desired.capacity.get());
-                        if *left > 0 {
-                            *left -= 1;
-                            place.insert((entry.expires, Holder(owner.0)));
-                        }
-                    }
+                let hash = hasher.hash_one(element);
+                if let Some(known) = places.find(hash, |place| found[*place].0 == element) {
+                    let (_, end, _) = &mut found[*known];
+                    *end = (*end).max(entry.expires);
+                    return;
+                }
+                let left = room.entry(element.set).or_insert(self.desired.capacity.get());
+                if *left > 0 {
+                    *left -= 1;
+                    places.insert_unique(hash, found.len(), |place| hasher.hash_one(found[*place].0));
+                    found.push((element, entry.expires, Holder(owner.0)));
                 }
             });
         }
-        let mut elements: Vec<_> = found
-            .into_iter()
-            .map(|(element, (end, holder))| (element, end, holder))
-            .collect();
-        elements.sort_unstable();
-        elements
+        drop(places);
+        found.sort_unstable();
+        found
     }
 
     /// The selectors that match a name and the policies that they come from, for people.
