@@ -71,7 +71,9 @@ fn is_warning(line: &str) -> bool {
 
 fn series(line: &str) -> Option<(String, String)> {
     let (name, value) = line.rsplit_once(' ')?;
-    (name.starts_with("namegate_") && value != "0").then(|| (name.to_owned(), value.to_owned()))
+    // A histogram's count tells of it; whether its sum has grown as well is chance.
+    let is_sum = name.split('{').next().is_some_and(|name| name.ends_with("_sum"));
+    (name.starts_with("namegate_") && !is_sum && value != "0").then(|| (name.to_owned(), value.to_owned()))
 }
 
 fn without_figures(line: &str) -> String {

@@ -60,6 +60,12 @@ impl ProbeResult {
         self.wrong.iter().filter(|(wrong, _)| *wrong == what).count()
     }
 
+    /// How long after the beginning each of these errors happened.
+    pub(crate) fn when(&self, what: ProbeError) -> Vec<Duration> {
+        let of_kind = self.wrong.iter().filter(|(wrong, _)| *wrong == what);
+        of_kind.map(|(_, at)| *at).collect()
+    }
+
     /// How long after the beginning the last error happened.
     pub(crate) fn repaired_after(&self) -> Option<Duration> {
         self.wrong.iter().map(|(_, at)| *at).max()
@@ -190,10 +196,19 @@ fn connects(to: IpAddr) -> bool {
 /// One lookup from a port of its own, as stub resolvers do; not repeated.
 pub(crate) fn ask(name: &str, id: u16) -> io::Result<(ResponseCode, Option<IpAddr>)> {
     let socket = send(name, id, dns(RESOLVER))?;
-    socket.set_read_timeout(Some(LOST_AFTER))?;
+    let until = Instant::now() + LOST_AFTER;
     let mut buffer = [0; 4_096];
-    let length = socket.recv(&mut buffer)?;
-    let answer = Message::from_vec(&buffer[..length]).map_err(io::Error::other)?;
+    let answer = loop {
+        let left = until.saturating_duration_since(Instant::now());
+        socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let length = socket.recv(&mut buffer)?;
+        let answer = Message::from_vec(&buffer[..length]).map_err(io::Error::other)?;
+        // What is late for a lookup that was given up may come to one that has its port now.
+        let is_asked = |query: &Query| query.name().to_utf8().trim_end_matches('.') == name;
+        if answer.metadata.id == id && answer.queries.first().is_some_and(is_asked) {
+            break answer;
+        }
+    };
     let address = answer.answers.iter().find_map(|record| match &record.data {
         RData::A(address) => Some(IpAddr::V4(address.0)),
         _ => None,

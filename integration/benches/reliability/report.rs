@@ -33,6 +33,13 @@ impl FaultRow {
             eprintln!("    {line}");
         }
         let new: Vec<String> = after.changed(&before).difference(ordinary).cloned().collect();
+        let passed = seen.when(ProbeError::DeniedAnswered);
+        if let Some((first, last)) = passed.first().zip(passed.last()) {
+            eprintln!(
+                "    {} denied lookups were answered, from {first:?} to {last:?}",
+                passed.len()
+            );
+        }
         if !new.is_empty() {
             eprintln!("    {}", new.join(" "));
         }
