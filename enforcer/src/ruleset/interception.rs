@@ -39,9 +39,9 @@
 //! # The heartbeat
 //! In fail-mode open, lookups are intercepted only while a living agent keeps [`ALIVE_SET`] filled.
 //! Otherwise they pass before any program is asked; the original destination tells them, because
-//! kube-proxy may have translated them. In fail-mode closed they are refused. This matters where
-//! tproxy finds no socket of the proxy, because a policy that allows port 53 must not open a way
-//! around the proxy.
+//! kube-proxy may have translated them. In fail-mode closed they are refused, with tproxy where it
+//! finds no socket of the proxy: neither a policy that allows port 53 nor a flow from before may
+//! open a way around the proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -126,8 +126,9 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 },
             );
             for family in IpFamily::BOTH {
-                let chain = tproxy_chain(family);
+                let (chain, taken) = (tproxy_chain(family), taken_chain(family));
                 document.chain(&chain);
+                take_lookups(document, &taken, desired, family, (mark.get(), port));
                 let forwards = is(conntrack("direction", None), word("original"));
                 document.rule(TPROXY_CHAIN, [is_of(family), forwards, goto(&chain)]);
                 // An untranslated packet still carries what the pod asked.
@@ -142,19 +143,37 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 ];
                 for (mut statements, asked, sources) in ways {
                     statements.extend(lookups(desired, family, asked, sources));
-                    statements.extend([
-                        Statement::TProxy(TProxy {
-                            family: Some(ip(family).into()),
-                            port,
-                            addr: None,
-                        }),
-                        set_mark(mark.get()),
-                        accept(),
-                    ]);
+                    statements.push(goto(&taken));
                     document.rule(&chain, statements);
                 }
             }
         }
+    }
+}
+
+/// Writes the chain for the lookups of mode tproxy, which gives them to the proxy.
+///
+/// Where the proxy has no socket, the kernel leaves the rule. Then a lookup on a flow that exists
+/// would pass as established before anybody asks whether it was intercepted, so in fail-mode closed
+/// it is refused here.
+fn take_lookups(
+    document: &mut NftDocument<'_>,
+    chain: &str,
+    desired: &DesiredState,
+    family: IpFamily,
+    (mark, port): (u32, u16),
+) {
+    document.chain(chain);
+    let to_proxy = TProxy {
+        family: Some(ip(family).into()),
+        port,
+        addr: None,
+    };
+    // nft asks for the protocol in the rule that has the statement.
+    let statements = [is_tcp_or_udp(), Statement::TProxy(to_proxy), set_mark(mark), accept()];
+    document.rule(chain, statements);
+    if desired.fail_mode == FailMode::Closed {
+        document.rule(chain, [goto(refusal::CHAIN)]);
     }
 }
 
@@ -343,4 +362,8 @@ fn set_mark(mark: u32) -> Statement<'static> {
 
 fn tproxy_chain(family: IpFamily) -> String {
     format!("{TPROXY_CHAIN}{family}")
+}
+
+fn taken_chain(family: IpFamily) -> String {
+    format!("{TPROXY_CHAIN}{family}-taken")
 }

@@ -124,6 +124,23 @@ fn a_stub_that_keeps_its_socket_falls_through_when_the_agent_is_gone_and_comes_b
 }
 
 #[test]
+fn in_fail_mode_closed_nothing_passes_on_a_socket_that_is_kept_while_no_agent_lives() {
+    for mode in ["dnat", "tproxy"] {
+        let mut scenario = governed()
+            .flags(&format!("--fail-mode closed --intercept {mode}"))
+            .start();
+        let stub = kept_stub(&scenario);
+        assert!(answers(&stub, "a.example"), "{mode}: intercepted");
+        scenario.kill();
+        for _ in 0..3 {
+            assert!(!answers(&stub, "b.example"), "{mode}: it went past the agent");
+        }
+        scenario.start();
+        scenario.wait_until("it is answered again", || answers(&stub, "a.example"));
+    }
+}
+
+#[test]
 fn lookups_that_began_in_a_gap_are_intercepted_after_it_and_the_gap_is_told() {
     let scenario = governed().start();
     let pid = scenario.agent().pid();
