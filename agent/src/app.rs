@@ -18,17 +18,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::error;
 
-use crate::gate::{ActivePlan, GateSettings, NodeGate};
+use crate::gate::{GateSettings, NodeGate};
 use crate::handles::AgentHandles;
 use crate::http::{HttpError, HttpServer};
 use crate::ledger_file;
 use crate::local_api::{ApiServer, ServeError};
 use crate::metrics::Metrics;
-use crate::plan::Planner;
 use crate::reconcile::Reconciler;
 use crate::records::{self, Recorder};
 use crate::run_dir::{RunDirClaim, RunDirError};
 use crate::view::View;
+use planner::ActivePlan;
+use planner::Planner;
 
 /// How long a clean end waits for lookups in flight.
 const DRAIN: Duration = Duration::from_secs(1);

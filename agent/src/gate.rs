@@ -19,7 +19,7 @@ mod lookup_log;
 mod silent_upstreams;
 mod withheld;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,12 +36,12 @@ use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger};
 use names::Name;
 use parking_lot::Mutex;
+use planner::{ActivePlan, Governed, Plan, target_address};
 use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
 
 use crate::log_throttle::Throttle;
 use crate::metrics::Metrics;
-use crate::plan::{Governed, Plan};
 use crate::records::{AnswerLog, WithheldAnswers};
 
 use admission::{AdmissionStep, ParkedAdmission};
@@ -52,41 +52,6 @@ use silent_upstreams::SilentUpstreams;
 /// a pod becomes governed: as long as stub resolvers wait. Until these are in force nothing can be
 /// committed, so that the deadline of commits would fail lookups for nothing.
 const INSTALLATION_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A plan and the generation of the ruleset that enforces it.
-#[derive(Debug)]
-pub struct ActivePlan {
-    /// The plan by which lookups are judged.
-    pub plan: Arc<Plan>,
-    /// The generation under which its sets may be written.
-    pub generation: Generation,
-    /// The plan that is being installed in its place. The kernel may enforce it already.
-    pub coming: Option<Arc<Plan>>,
-}
-
-impl ActivePlan {
-    /// The plan by which a lookup is judged, and whether that is the coming one. The coming plan
-    /// judges where it alone knows the client and the resolver, or alone allows the question.
-    pub(crate) fn plan_for(&self, source: IpAddr, target: QueryTarget, name: &Name) -> (&Plan, bool) {
-        let knows = |plan: &Plan| {
-            let resolver = match target {
-                QueryTarget::Resolver(resolver) => plan.upstreams(resolver).is_some(),
-                QueryTarget::Proxy => true,
-            };
-            resolver && plan.governed.contains_key(&source)
-        };
-        let allows = |plan: &Plan| {
-            let questions = plan.governed.get(&source).and_then(|it| it.questions.as_ref());
-            questions.is_some_and(|it| !matches!(it.judge(target_address(target), name), QuestionVerdict::Denied(_)))
-        };
-        match &self.coming {
-            Some(coming) if knows(coming) && (!knows(&self.plan) || !allows(&self.plan) && allows(coming)) => {
-                (coming, true)
-            }
-            _ => (&self.plan, false),
-        }
-    }
-}
 
 /// The gate of this node's proxy.
 #[derive(Debug)]
@@ -484,15 +449,6 @@ impl GateCore {
             QueryTarget::Proxy => Some(Arc::clone(&self.settings.upstreams)),
             QueryTarget::Resolver(resolver) => plan.upstreams(resolver),
         }
-    }
-}
-
-/// The resolver that rules about resolvers are matched with. No rule lists the proxy's own
-/// listener.
-fn target_address(target: QueryTarget) -> SocketAddr {
-    match target {
-        QueryTarget::Resolver(resolver) => resolver,
-        QueryTarget::Proxy => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! - [`app`]: from settings and a source to something that runs; [`handles`] is what its tasks
 //!   share.
-//! - [`plan`] → [`reconcile`]: everything that is to be in force (pure), and the loop that puts it
-//!   there.
+//! - [`planner`] → [`reconcile`]: everything that is to be in force (pure), and the loop that puts
+//!   it there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force;
 //!   [`log_throttle`] keeps lookups from filling the log.
 //! - `policy_log`: how policies were read and whom they select, in the log.
@@ -28,7 +28,6 @@ pub mod ledger_file;
 pub mod local_api;
 pub mod log_throttle;
 pub mod metrics;
-pub mod plan;
 mod policy_log;
 pub mod reconcile;
 pub mod records;

@@ -21,10 +21,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::address_owners::AddressOwners;
-use crate::gate::ActivePlan;
 use crate::handles::AgentHandles;
-use crate::plan::{self, AddressConflict, Plan, Planner};
 use crate::policy_log;
+use planner::ActivePlan;
+use planner::{AddressConflict, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -217,7 +217,7 @@ impl Reconciler {
         }
         self.conflicts = Arc::clone(&plan.conflicts);
         let mut reports = self.reports.clone();
-        plan::report(&plan.conflicts, &mut reports);
+        planner::report(&plan.conflicts, &mut reports);
         self.progress.send_modify(|progress| {
             policy_log::read(&progress.reports, &reports);
             progress.reports = reports;
@@ -252,7 +252,7 @@ impl Reconciler {
             coming: None,
         });
 
-        for opened in plan::opened_pods::opened(&before, &plan) {
+        for opened in planner::opened_pods::opened(&before, &plan) {
             warn!(policy = %opened.policy, "{opened}");
         }
         policy_log::in_force(&before.endpoints, &plan.endpoints);

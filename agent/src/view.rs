@@ -24,7 +24,7 @@ use crate::explain::{self, ExplainRequest, ExplainTarget, NodeKnowledge};
 use crate::gate;
 use crate::handles::AgentHandles;
 use crate::inspect::{Figures, Inspect};
-use crate::plan::{Governed, Plan};
+use planner::{Governed, Plan};
 
 /// The running agent, seen from outside.
 pub struct View {

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use agent::plan::{Plan, Planner};
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
 use enforcer::Enforcer;
 use enforcer::ruleset::longest_path;
+use planner::{Plan, Planner};
 use settings::resolve::resolve;
 use settings::{AgentOptions, HostFacts, Settings};
 

@@ -14,7 +14,7 @@ use fqdn_cache::{LearnedAnswer, LeaseOwner};
 use policy::address::Unteachable;
 use tracing::{debug, warn};
 
-use crate::plan::{MatchedName, Plan};
+use planner::{MatchedName, Plan};
 
 use super::{ClientIdentity, GateCore, lookup_log};
 

@@ -12,7 +12,7 @@ use dns_proxy::{Rcode, ValidatedAnswer};
 use names::Name;
 use tracing::{Level, debug, enabled, trace};
 
-use crate::plan::{Governed, Plan};
+use planner::{Governed, Plan};
 
 use super::ClientIdentity;
 

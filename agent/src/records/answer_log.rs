@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use policy::EndpointId;
 use smallvec::SmallVec;
 
-use crate::plan::Governed;
+use planner::Governed;
 
 use super::fair_lru::{FairLru, FairLruLimits};
 

@@ -5,7 +5,7 @@ use names::Name;
 use policy::explain::{Decision, ExplainContext, KnownName, KnownPeer, LeaseState, explain};
 use policy::{Direction, Policy, Protocol, Verdict};
 
-use crate::plan::Plan;
+use planner::Plan;
 
 /// What decided about a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::gate::NodeGate;
-use crate::plan::Plan;
+use planner::Plan;
 
 use super::{Attribution, Recorder, RecorderState};
 

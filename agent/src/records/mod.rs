@@ -22,7 +22,7 @@ use names::Name;
 use parking_lot::Mutex;
 
 use crate::metrics::Metrics;
-use crate::plan::Plan;
+use planner::Plan;
 
 pub use answer_log::AnswerLog;
 pub use attribution::{Attribution, by_explanation};
@@ -199,7 +199,7 @@ mod tests {
     use settings::{AgentOptions, HostFacts};
 
     use crate::inspect::Figures;
-    use crate::plan::{Governed, Planner};
+    use planner::{Governed, Planner};
 
     use super::*;
 

@@ -5,10 +5,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use agent::plan::Governed;
 use agent::records::AnswerLog;
 use allocations::{count, in_use};
 use names::Name;
+use planner::Governed;
 use policy::{EndpointId, ProgramId};
 
 /// One test, since what other threads have in use would count too.

@@ -10,9 +10,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::gate::{ActivePlan, GateSettings, NodeGate};
+use agent::gate::{GateSettings, NodeGate};
 use agent::metrics::Metrics;
-use agent::plan::Planner;
 use agent::records::AnswerLog;
 use allocations::count;
 use cluster::catalogue::Catalogue;
@@ -26,6 +25,7 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netns::Namespace;
 use parking_lot::Mutex;
+use planner::{ActivePlan, Planner};
 use policy::QuestionMode;
 use settings::resolve::resolve;
 use settings::{AgentOptions, HostFacts};

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use agent::plan::Planner;
 use cluster::index::Cluster;
 use cluster::{Object, ObjectChange};
 use enforcer::Enforcer;
+use planner::Planner;
 use policy::{document, validate};
 use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;

@@ -19,9 +19,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster", &["policy", "names", "clock", "api", "state-dir"]),
     ("settings", &["enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "state-dir"]),
     ("doctor", &["settings", "enforcer", "policy", "api"]),
-    ("agent", &["settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
-    ("sandbox", &["agent", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
-    ("cli", &["sandbox", "agent", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
+    ("planner", &["settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api"]),
+    ("agent", &["planner", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
+    ("sandbox", &["agent", "planner", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
+    ("cli", &["sandbox", "agent", "planner", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
 ];
 
 /// Crates that nothing of the product is built from. They may depend on everything.

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use agent::plan::{Plan, Planner};
 use cluster::index::Cluster;
 use cluster::{Object, ObjectChange, ObjectKey};
 use enforcer::Element;
 use names::Name;
+use planner::{Plan, Planner};
 use policy::{document, validate};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -134,7 +134,7 @@ fn a_source_that_is_not_known_teaches_nobody_except_under_tproxy() {
 }
 
 fn binding_ports(asked: impl Iterator<Item = SocketAddr>) -> BTreeMap<SocketAddr, u16> {
-    let bindings = crate::plan::resolvers::bind(asked, Interception::Dnat);
+    let bindings = crate::resolvers::bind(asked, Interception::Dnat);
     bindings
         .into_iter()
         .map(|binding| (binding.asked, binding.listener.port()))

@@ -22,10 +22,7 @@ fn an_address_that_pods_with_different_policies_claim_is_closed() {
         let governed = &plan.governed[&ip("10.0.0.1")];
         assert!(governed.questions.is_none());
         let program = &plan.desired.programs[&governed.program];
-        assert_eq!(
-            **program,
-            KernelProgram::new(&crate::plan::address_conflicts::refuse_all())
-        );
+        assert_eq!(**program, KernelProgram::new(&crate::address_conflicts::refuse_all()));
         assert_eq!(plan.desired.dispatch.egress[&ip("10.0.0.1")], governed.program);
         assert!(plan.desired.intercepted.contains(&ip("10.0.0.1")));
         assert!(plan.endpoints.iter().all(|row| row.egress == "contested"));

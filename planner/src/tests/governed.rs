@@ -103,7 +103,7 @@ fn the_chain_counts_only_where_the_configuration_says_so() {
 fn a_lookup_that_only_the_coming_plan_allows_is_judged_by_that() {
     use dns_proxy::QueryTarget;
 
-    use crate::gate::ActivePlan;
+    use crate::ActivePlan;
     let objects = [pod("a", "10.0.0.1"), allow("a", "old.example")];
     let edited = [pod("a", "10.0.0.1"), allow("a", "new.example")];
     let mut in_force = ActivePlan {

@@ -3,10 +3,11 @@
 //! A [`Plan`] is put into the kernel, and only then published to the lookups: the gate never speaks
 //! of sets that do not exist yet. The [`Planner`] makes one after the other; each is what it would
 //! be if it were the first. It computes again only what a change touches, in stages: what governs
-//! the local pods ([`governance`]), what lies around ([`surroundings`]), and which addresses the
-//! rules mean ([`evaluated_tiers`]). A stage whose inputs are the same allocations as before is
+//! the local pods (`governance`), what lies around (`surroundings`), and which addresses the
+//! rules mean (`evaluated_tiers`). A stage whose inputs are the same allocations as before is
 //! kept, so what is shared between two plans costs the second one nothing.
 
+mod active_plan;
 mod address_conflicts;
 mod compiling;
 mod evaluated_tiers;
@@ -43,6 +44,7 @@ use policy::{Endpoint, Inventory, PerDirection, Policy, PolicyId, Program, Progr
 use settings::{NameMatching, Settings, UnknownPods};
 use smallvec::SmallVec;
 
+pub use active_plan::{ActivePlan, target_address};
 pub use address_conflicts::{AddressConflict, report};
 use compiling::Compiler;
 pub use evaluated_tiers::EvaluatedTiers;
