@@ -98,6 +98,8 @@ pub struct Planner {
     /// The tiers that follow each tracked rule.
     followers: HashMap<TrackedRuleKey, BTreeSet<ProgramId>>,
     surroundings: Option<Surroundings>,
+    /// The programs with the classifiers of their evaluations.
+    programs: BTreeMap<ProgramId, Arc<KernelProgram>>,
     selectors: Arc<Selectors>,
 }
 
@@ -111,6 +113,8 @@ impl Planner {
         let (governance, is_new) = (governance.0.clone(), governance.1);
         if is_new {
             self.track(&governance.programs, &surroundings.places);
+            let programs = governance.programs.iter();
+            self.programs = programs.map(|(id, program)| (*id, self.folded(program))).collect();
         }
         self.evaluate(&surroundings);
         let evaluations: Vec<_> = self.evaluations.values().map(|it| Arc::clone(&it.evaluation)).collect();
@@ -124,11 +128,7 @@ impl Planner {
             listeners: resolvers::listeners(settings, &bindings),
             desired: DesiredState {
                 table: settings.table.clone(),
-                programs: governance
-                    .programs
-                    .iter()
-                    .map(|(id, program)| (*id, self.folded(program)))
-                    .collect(),
+                programs: self.programs.clone(),
                 members: evaluations.iter().map(|it| (it.id, it.elements.clone())).collect(),
                 intercepted: governance.dispatch.keys().copied().collect(),
                 dispatch: PerDirection::of_egress(governance.dispatch.clone()),

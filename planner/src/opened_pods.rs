@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use policy::{Action, Endpoint, EndpointId, Policy, PolicyId};
 
@@ -21,6 +22,9 @@ pub struct OpenedPods {
 
 /// What the policies that `now` lacks leave open.
 pub fn opened(before: &Plan, now: &Plan) -> Vec<OpenedPods> {
+    if Arc::ptr_eq(&before.policies, &now.policies) {
+        return Vec::new();
+    }
     let left: BTreeSet<&PolicyId> = now.policies.iter().map(|policy| &policy.id).collect();
     let deleted = before.policies.iter().filter(|policy| !left.contains(&policy.id));
     let opened = deleted.map(|policy| {

@@ -44,6 +44,17 @@ pub(crate) struct RulesetChange {
 impl RulesetChange {
     /// The steps from one desired state, which is in force, to another.
     pub(crate) fn between(before: &DesiredState, after: &DesiredState) -> Self {
+        let switch = table_sets::changes(Some(before), after);
+        let frame_replaces = (!have_the_same_frame(before, after)).then(|| frame_of(before));
+        let sets = learned_sets(after);
+        if before.programs == after.programs {
+            return Self {
+                sets,
+                switch,
+                frame_replaces,
+                ..Self::default()
+            };
+        }
         let (programs, audits) = (after.programs.keys(), audits_of(after));
         let former_audits = audits_of(before);
         let new_programs = programs.filter(|id| !before.programs.contains_key(id));
@@ -55,7 +66,7 @@ impl RulesetChange {
             .map(|chains| written(chains, None))
             .collect();
 
-        let (sets, former_sets) = (learned_sets(after), learned_sets(before));
+        let former_sets = learned_sets(before);
         let new_sets = sets.difference(&former_sets).copied().collect();
         let gone_programs = before
             .programs
@@ -72,8 +83,8 @@ impl RulesetChange {
             new_sets,
             foundation: Vec::new(),
             new_chains: chains,
-            switch: table_sets::changes(Some(before), after),
-            frame_replaces: (!have_the_same_frame(before, after)).then(|| frame_of(before)),
+            switch,
+            frame_replaces,
             foreign_removal: Vec::new(),
         }
     }

@@ -94,12 +94,52 @@ fn form<const N: usize>(key: [Datatype; N], maps_to: Option<MapValueType>) -> Se
 /// it they are written anew.
 pub(crate) fn changes(before: Option<&DesiredState>, desired: &DesiredState) -> Vec<TableCommand> {
     let mut commands = Vec::new();
+    // Most changes are of members, and a large cluster has thousands of ranges.
+    if before.is_some_and(|before| have_the_same_contents(before, desired)) {
+        return commands;
+    }
     let mut before = before.map(|before| contents(before).into_iter());
     for (name, after) in contents(desired) {
         let before = before.as_mut().and_then(Iterator::next).map(|(_, content)| content);
         change(&name.into(), before, after, &mut commands);
     }
     commands
+}
+
+/// Whether two states have the same elements in these sets: they may differ in what programs do and
+/// in their members alone.
+fn have_the_same_contents(a: &DesiredState, b: &DesiredState) -> bool {
+    let DesiredState {
+        table,
+        programs: _,
+        members: _,
+        dispatch,
+        intercepted,
+        resolvers,
+        listening,
+        interception,
+        fail_mode,
+        cluster,
+        host,
+        pod_links,
+        servers,
+        unknown,
+        refusal,
+        records,
+        capacity,
+    } = a;
+    *table == b.table
+        && *dispatch == b.dispatch
+        && *intercepted == b.intercepted
+        && *resolvers == b.resolvers
+        && *listening == b.listening
+        && (*interception, *fail_mode) == (b.interception, b.fail_mode)
+        && *cluster == b.cluster
+        && *host == b.host
+        && *pod_links == b.pod_links
+        && *servers == b.servers
+        && *unknown == b.unknown
+        && (*refusal, *records, *capacity) == (b.refusal, b.records, b.capacity)
 }
 
 /// The elements that each of these sets should hold, as the kernel lists them. The heartbeat's set
