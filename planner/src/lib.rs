@@ -244,7 +244,9 @@ impl Planner {
 impl Plan {
     /// The names that an answer counts for: those of the question and, with `dns.match: chain`,
     /// of its validated chain that some selector matches. If it is `expanded`, the first of the
-    /// chain counts as the question does ([`Questions::counts_as`]).
+    /// chain counts as the question does ([`counts_as`]).
+    ///
+    /// [`counts_as`]: policy::question::Questions::counts_as
     pub fn matched_names<'a>(
         &'a self,
         question: &'a Name,
