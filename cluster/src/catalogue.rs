@@ -64,6 +64,8 @@ pub(crate) enum FileLook {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     scope: ReportScope,
+    /// The agent's.
+    node: String,
     files: BTreeMap<PathBuf, HeldFile>,
     table: ObjectTable,
     /// What an earlier process had in force, until the first scan.
@@ -91,7 +93,7 @@ pub(crate) enum ReportScope {
     /// Of every one.
     #[default]
     Everything,
-    /// Of policies, and where something is to be said.
+    /// Of policies and local Pods, and where something is to be said.
     Noteworthy,
 }
 
@@ -114,10 +116,11 @@ impl Catalogue {
         }
     }
 
-    /// The catalogue of an agent: it reports on policies and where there is something to say, and
-    /// with `saves` it tells what is to be saved.
-    pub fn of_agent(earlier: impl IntoIterator<Item = LastGood>, saves: bool) -> Self {
+    /// The catalogue of an agent: it reports on policies, on Pods of its node, and where there is
+    /// something to say, and with `saves` it tells what is to be saved.
+    pub fn of_agent(node: &str, earlier: impl IntoIterator<Item = LastGood>, saves: bool) -> Self {
         Self {
+            node: node.to_owned(),
             scope: ReportScope::Noteworthy,
             saves_objects: saves,
             ..Self::remembering(earlier)
@@ -357,7 +360,9 @@ impl Catalogue {
         concerned: &mut Concerned,
     ) {
         let file = Arc::new(path.clone());
-        let held = HeldFile::new(Arc::clone(&file), content, stamp, parsed, |key| self.table.key(key));
+        let held = HeldFile::new(Arc::clone(&file), content, stamp, parsed, &self.node, |key| {
+            self.table.key(key)
+        });
         for (place, (document, said)) in held.documents.iter().zip(parsed.objects.drain(..)).enumerate() {
             let Some(key) = document.key() else { continue };
             let fresh = concerned.entry(Arc::clone(key)).or_default();

@@ -45,6 +45,8 @@ const SAVE_SHARE: u32 = 50;
 pub struct DirectorySource {
     /// Which.
     pub directory: PathBuf,
+    /// The agent's node.
+    pub node: String,
     /// `--state-dir`, where last good versions are kept for the next process; without one they end
     /// with this one.
     pub state_dir: Option<StateDir>,
@@ -79,7 +81,7 @@ impl ObjectSource for DirectorySource {
             .state_dir
             .map(|state_dir| LastGoodSnapshot::new(&state_dir, &directory));
         let earlier = snapshot.as_ref().map(LastGoodSnapshot::restore).unwrap_or_default();
-        let mut catalogue = Catalogue::of_agent(earlier, snapshot.is_some());
+        let mut catalogue = Catalogue::of_agent(&self.node, earlier, snapshot.is_some());
         let mut saving = LastGoodWriter::new(snapshot);
         let mut log = DirectoryLog::default();
         let mut last_directory = LastDirectory::default();
@@ -321,6 +323,7 @@ mod tests {
             let (sender, updates) = mpsc::channel(16);
             let source = DirectorySource {
                 directory: directory.to_owned(),
+                node: "here".into(),
                 state_dir: None,
                 reread: Arc::default(),
             };
@@ -502,6 +505,7 @@ mod tests {
         let (sender, mut updates) = mpsc::channel(16);
         let source = DirectorySource {
             directory: dir.clone(),
+            node: "here".into(),
             state_dir: None,
             reread: Arc::default(),
         };
@@ -545,6 +549,7 @@ mod tests {
         let (sender, _updates) = mpsc::channel(1);
         let source = DirectorySource {
             directory: parent.path().join("absent"),
+            node: "here".into(),
             state_dir: None,
             reread: Arc::default(),
         };
@@ -559,6 +564,7 @@ mod tests {
         let task = tokio::spawn(
             DirectorySource {
                 directory: dir.path().to_owned(),
+                node: "here".into(),
                 state_dir: None,
                 reread: Arc::default(),
             }

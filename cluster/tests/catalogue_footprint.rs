@@ -15,7 +15,7 @@ fn a_pod_in_a_file_takes_less_than_four_hundred_bytes() {
     };
     let before = in_use();
     let contents: BTreeMap<_, _> = (0..FILES).map(file).collect();
-    let mut catalogue = Catalogue::of_agent([], false);
+    let mut catalogue = Catalogue::of_agent("here", [], false);
     let update = catalogue.scan(contents).expect("the first scan tells everything");
     assert_eq!(update.changes.len(), FILES * PODS);
     drop(update);

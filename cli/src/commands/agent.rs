@@ -111,6 +111,7 @@ pub(crate) fn run(args: Args) -> crate::Result {
             ObjectsFrom::Directory(directory) => {
                 let source = DirectorySource {
                     directory,
+                    node: settings.node.clone(),
                     state_dir: settings.state_dir.clone(),
                     reread: Arc::clone(&reload.objects),
                 };

@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use policy::validate::StandIn;
 use policy::{Diagnostic, Policy};
 use siphasher::sip::SipHasher13;
@@ -53,6 +54,8 @@ pub(super) struct HeldFile {
 pub(super) struct HeldDocument {
     pub(super) name: DocumentName,
     pub(super) digest: u64,
+    /// Whether it is a Pod of the agent's node, which people are told the file of.
+    pub(super) is_local_pod: bool,
     /// `None` for an object that is accepted, is no policy, and of which nothing is to be said.
     pub(super) details: Option<Box<DocumentDetails>>,
 }
@@ -88,18 +91,19 @@ impl ContentId {
 }
 
 impl HeldFile {
-    /// What is kept of a file. `key` gives the one copy of a key.
+    /// What is kept of a file. `node` is the agent's; `key` gives the one copy of a key.
     pub(super) fn new(
         path: FileRef,
         content: FileContent,
         stamp: Option<FileStamp>,
         parsed: &mut ParsedFile,
+        node: &str,
         mut key: impl FnMut(&ObjectKey) -> Arc<ObjectKey>,
     ) -> Self {
         let documents: Vec<HeldDocument> = parsed
             .objects
             .iter_mut()
-            .map(|parsed| HeldDocument::new(parsed, &mut key))
+            .map(|parsed| HeldDocument::new(parsed, node, &mut key))
             .collect();
         let id = ContentId::of(&content);
         let holds_policies = documents.iter().any(|document| document.policy_key().is_some());
@@ -129,11 +133,15 @@ impl HeldFile {
 }
 
 impl HeldDocument {
-    fn new(parsed: &mut ParsedDocument, key: &mut impl FnMut(&ObjectKey) -> Arc<ObjectKey>) -> Self {
+    fn new(parsed: &mut ParsedDocument, node: &str, key: &mut impl FnMut(&ObjectKey) -> Arc<ObjectKey>) -> Self {
         let state = parsed.state();
         let policy = match &parsed.object {
             Some(Object::Policy(policy)) => Some((**policy).clone()),
             _ => None,
+        };
+        let is_local_pod = match &parsed.object {
+            Some(Object::Pod(pod)) => is_on(pod, node),
+            _ => false,
         };
         let is_plain = state == ReportState::Accepted && policy.is_none() && parsed.diagnostics.is_empty();
         let details = DocumentDetails {
@@ -148,6 +156,7 @@ impl HeldDocument {
                 None => DocumentName::Label(parsed.label.as_str().into()),
             },
             digest: digest(&parsed.source),
+            is_local_pod,
             details: (!is_plain).then(|| Box::new(details)),
         }
     }
@@ -190,6 +199,12 @@ impl HeldDocument {
     pub(super) fn policy(&self) -> Option<&Policy> {
         self.details.as_ref()?.policy.as_ref()
     }
+}
+
+/// A Pod without a node is on every one.
+fn is_on(pod: &Pod, node: &str) -> bool {
+    let named = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    named.is_none_or(|named| named.is_empty() || named == node)
 }
 
 /// Tells one version of an object from another.

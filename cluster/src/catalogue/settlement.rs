@@ -181,10 +181,11 @@ impl Settled {
 pub(super) fn reports(file: &HeldFile, table: &ObjectTable, scope: ReportScope) -> Vec<ReadReport> {
     let mut reports = Vec::new();
     let path = file.path.as_path();
-    let mut say = |object: String, state, diagnostics: Vec<Diagnostic>| {
+    let mut say = |object: String, state, diagnostics: Vec<Diagnostic>, is_local_pod| {
         let report = ReadReport::new(Some(path), object, state, diagnostics);
-        let is_noteworthy =
-            report.is_policy() || report.state != ReportState::Accepted || !report.diagnostics.is_empty();
+        let has_news = report.state != ReportState::Accepted || !report.diagnostics.is_empty();
+        // What the plan finds of a local Pod is added to its report.
+        let is_noteworthy = report.is_policy() || is_local_pod || has_news;
         if is_noteworthy || scope == ReportScope::Everything {
             reports.push(report);
         }
@@ -195,14 +196,14 @@ pub(super) fn reports(file: &HeldFile, table: &ObjectTable, scope: ReportScope) 
             true => ReportState::KeptLastGood,
             false => ReportState::Rejected,
         };
-        say(String::new(), state, file.faults.clone());
+        say(String::new(), state, file.faults.clone(), false);
         for key in &file.kept {
             let held = table.in_force(key).and_then(|held| held.policy.as_ref());
             let (state, diagnostics) = match held.and_then(|policy| policy.stand_in.as_ref()) {
                 None => (ReportState::KeptLastGood, Vec::new()),
                 Some(findings) => (ReportState::Rejected, without_positions(findings)),
             };
-            say(key.to_string(), state, diagnostics);
+            say(key.to_string(), state, diagnostics, false);
         }
     }
     let mut seen = HashSet::new();
@@ -225,7 +226,7 @@ pub(super) fn reports(file: &HeldFile, table: &ObjectTable, scope: ReportScope) 
                 }
             }
         }
-        say(document.label(), state, diagnostics);
+        say(document.label(), state, diagnostics, document.is_local_pod);
     }
     reports
 }

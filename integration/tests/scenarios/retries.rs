@@ -53,6 +53,7 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
     let settings = resolve(options, &host).unwrap();
     let source = DirectorySource {
         directory: scenario.installation().objects(),
+        node: "here".into(),
         state_dir: None,
         reread: Default::default(),
     };
