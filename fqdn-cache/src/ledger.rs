@@ -162,7 +162,7 @@ impl Ledger {
         }
         let (terms, teacher) = (answer.terms.unwrap_or(self.terms), self.teachers.id(answer.teacher));
         let id = self.admit(&answer.name, self.private(teacher), answer.owner);
-        self.credit(
+        self.add_leases(
             id,
             answer.addresses.iter().map(|&(address, ttl)| AddressLease {
                 address,
@@ -341,7 +341,7 @@ impl Ledger {
 
     /// Gives a name leases (one at least), new or again. It may have too many then:
     /// [`trim`](Self::trim) is to follow.
-    pub(crate) fn credit(&mut self, id: NameId, leases: impl IntoIterator<Item = AddressLease>) {
+    pub(crate) fn add_leases(&mut self, id: NameId, leases: impl IntoIterator<Item = AddressLease>) {
         let record = self.names.record_mut(id);
         let before = (record.leases.soonest(), record.leases.len());
         let added = record.leases.learn(leases);

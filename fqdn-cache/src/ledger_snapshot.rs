@@ -168,7 +168,7 @@ impl Ledger {
                 Some(id) => id,
                 None => self.names.add_oldest(name, private, owner),
             };
-            self.credit(id, of_record);
+            self.add_leases(id, of_record);
             self.trim(now, id);
         }
     }

@@ -28,9 +28,12 @@ pub(super) struct Compiler {
     cidr_groups: Arc<[CidrGroup]>,
 }
 
-/// A namespace, for its search list, and which specs govern: the policy's place in memory, and the
-/// number. A policy that changed is another one, and those that stand here are kept alive by what
-/// they compiled to, so none takes the place of another.
+/// What a compiled program depends on: the endpoint's namespace, which gives the search list of its
+/// questions, and the specs that govern it, in order.
+///
+/// A spec is told by the address of its policy's allocation and its index in the policy. A policy
+/// that changes gets another allocation. `Compiled::policies` keeps those of a key alive as long as
+/// the key, so that no other policy can come to lie at the same address.
 type CompileKey = (String, Vec<(usize, usize)>);
 
 impl Compiler {

@@ -259,7 +259,7 @@ impl Plan {
         };
         std::iter::once(question)
             .chain(chain)
-            .filter_map(|name| self.selectors.credit(name))
+            .filter_map(|name| self.selectors.matched(name))
             .collect()
     }
 
@@ -321,7 +321,7 @@ impl Plan {
                 continue;
             }
             if last.as_ref().is_none_or(|last| last.name != entry.name) {
-                last = self.selectors.credit(entry.name);
+                last = self.selectors.matched(entry.name);
             }
             let Some(matched) = &last else { continue };
             self.elements(matched, entry.address, entry.teacher, |element| {

@@ -73,7 +73,8 @@ pub(super) fn known(
             },
         );
     }
-    // A plain one is itself, also where an encrypted one is asked under the same address.
+    // Pods ask an encrypted upstream at its address on port 53. Where a plain upstream has the same
+    // address and port, the plain one must win, so it is inserted last.
     let is_encrypted = |upstream: &SocketAddr| settings.asked_by_pods(*upstream) != *upstream;
     let (encrypted, plain): (Vec<_>, Vec<_>) = settings.upstreams.iter().copied().partition(is_encrypted);
     for first in encrypted.into_iter().chain(plain) {
@@ -120,7 +121,7 @@ impl Teaches {
 /// collisions), so that two agents that overlap during an upgrade, and one that restarts, agree
 /// without talking.
 pub(super) fn bind(asked: impl Iterator<Item = SocketAddr>, interception: Interception) -> Vec<ResolverBinding> {
-    // An upstream on loopback is ours alone: a pod's own loopback is not this node's.
+    // Only the agent can ask an upstream on loopback: a pod's loopback is not this node's.
     let asked: BTreeSet<SocketAddr> = asked.filter(|asked| !asked.ip().is_loopback()).collect();
     let mut taken = BTreeSet::new();
     asked

@@ -137,7 +137,7 @@ impl Selectors {
     }
 
     /// The selectors that match a name, if any do.
-    pub(super) fn credit<'a>(&'a self, name: &'a Name) -> Option<MatchedName<'a>> {
+    pub(super) fn matched<'a>(&'a self, name: &'a Name) -> Option<MatchedName<'a>> {
         let mut selectors = SmallVec::new();
         self.each_match(name, |selector| selectors.push(selector));
         (!selectors.is_empty()).then_some(MatchedName { name, selectors })

@@ -67,10 +67,15 @@ fn policies(plan: &Plan, governed: Option<&Governed>, name: &Name) -> String {
     }
 }
 
+/// The governed pod with this address.
+fn governed(plan: &Plan, client: Option<IpAddr>) -> Option<&Governed> {
+    client.and_then(|client| plan.governed.get(&client)).map(|governed| &**governed)
+}
+
 /// The question may not be asked. To be called when [`is_on`] says so.
 #[cold]
 pub(super) fn refused(plan: &Plan, source: IpAddr, resolver: SocketAddr, name: &Name, (rcode, why): (Rcode, &str)) {
-    let governed = plan.governed.get(&source).map(|governed| &**governed);
+    let governed = governed(plan, Some(source));
     let policy = policies(plan, governed, name);
     let endpoint = LoggedClient(governed, Some(source));
     debug!(target: TARGET, %endpoint, %name, policy, %resolver, ?rcode, why, "a lookup is refused");
@@ -79,7 +84,7 @@ pub(super) fn refused(plan: &Plan, source: IpAddr, resolver: SocketAddr, name: &
 /// The question may be asked.
 pub(super) fn allowed(plan: &Plan, source: IpAddr, resolver: SocketAddr, name: &Name) {
     if enabled!(target: TARGET, Level::TRACE) {
-        let governed = plan.governed.get(&source).map(|governed| &**governed);
+        let governed = governed(plan, Some(source));
         let policy = policies(plan, governed, name);
         let endpoint = LoggedClient(governed, Some(source));
         trace!(target: TARGET, %endpoint, %name, policy, %resolver, "a lookup is allowed");
@@ -89,41 +94,39 @@ pub(super) fn allowed(plan: &Plan, source: IpAddr, resolver: SocketAddr, name: &
 /// No upstream had an answer.
 pub(super) fn unanswered(plan: &Plan, source: IpAddr, name: &Name, why: fmt::Arguments<'_>) {
     if is_on() {
-        let endpoint = LoggedClient(plan.governed.get(&source).map(|governed| &**governed), Some(source));
+        let endpoint = LoggedClient(governed(plan, Some(source)), Some(source));
         debug!(target: TARGET, %endpoint, %name, why, "a lookup has no answer");
     }
 }
 
 /// The answer may be released. `because` says what has shown it.
 pub(super) fn admitted(identity: &ClientIdentity, validated: &ValidatedAnswer, because: &str) {
-    trace!(
-        target: TARGET,
-        endpoint = %LoggedClient::from(identity),
-        name = %validated.name,
-        upstream = %validated.source,
-        addresses = ?Addresses(validated),
-        "an answer is released: {because}"
-    );
+    answer(identity, validated, format_args!("is released: {because}"));
 }
 
 /// The answer waits.
 pub(super) fn waits(identity: &ClientIdentity, validated: &ValidatedAnswer, for_what: &str) {
+    answer(identity, validated, format_args!("waits for {for_what}"));
+}
+
+/// What becomes of an answer that was found to be believed.
+fn answer(identity: &ClientIdentity, validated: &ValidatedAnswer, step: fmt::Arguments<'_>) {
     trace!(
         target: TARGET,
         endpoint = %LoggedClient::from(identity),
         name = %validated.name,
         upstream = %validated.source,
         addresses = ?Addresses(validated),
-        "an answer waits for {for_what}"
+        "an answer {step}"
     );
 }
 
 /// The answer is not released.
 pub(super) fn withheld(plan: &Plan, client: Option<IpAddr>, (name, upstream): (&Name, SocketAddr), why: &str) {
     if is_on() {
-        let governed = client.and_then(|client| plan.governed.get(&client));
-        let policy = policies(plan, governed.map(|governed| &**governed), name);
-        let endpoint = LoggedClient(governed.map(|governed| &**governed), client);
+        let governed = governed(plan, client);
+        let policy = policies(plan, governed, name);
+        let endpoint = LoggedClient(governed, client);
         debug!(target: TARGET, %endpoint, %name, policy, %upstream, why, "an answer is withheld");
     }
 }
