@@ -71,9 +71,10 @@ fn is_warning(line: &str) -> bool {
 
 fn series(line: &str) -> Option<(String, String)> {
     let (name, value) = line.rsplit_once(' ')?;
-    // A histogram's count tells of it; whether its sum has grown as well is chance.
-    let is_sum = name.split('{').next().is_some_and(|name| name.ends_with("_sum"));
-    (name.starts_with("namegate_") && !is_sum && value != "0").then(|| (name.to_owned(), value.to_owned()))
+    // A histogram's count tells of it; which of its buckets grow, and its sum, is chance.
+    let family = name.split('{').next().unwrap_or(name);
+    let is_chance = ["_sum", "_bucket"].iter().any(|suffix| family.ends_with(suffix));
+    (name.starts_with("namegate_") && !is_chance && value != "0").then(|| (name.to_owned(), value.to_owned()))
 }
 
 fn without_figures(line: &str) -> String {
