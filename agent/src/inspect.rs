@@ -4,7 +4,7 @@ use api::{AgentStatus, ExplainAnswer, NameRow, Records};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
-use policy::EndpointId;
+use policy::{EndpointId, PerDirection};
 
 use crate::explain::ExplainRequest;
 
@@ -54,8 +54,8 @@ pub struct Figures {
     pub policies: [usize; 4],
     /// Lookups in flight.
     pub lookups_in_flight: usize,
-    /// Packets refused, from the kernel's counters: IPv4, IPv6.
-    pub refused_packets: [u64; 2],
+    /// Packets refused in each direction, from the kernel's counters: IPv4, IPv6.
+    pub refused_packets: PerDirection<[u64; 2]>,
     /// How often records were lost because too many came.
     pub record_overruns: u64,
     /// Upstreams that do not answer.

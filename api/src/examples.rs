@@ -23,6 +23,7 @@ pub fn records() -> Records {
         last_seen_ms_ago: 1_500,
         first_seen_ms_ago: 61_500,
         count: 3,
+        direction: "egress".into(),
         verdict: "refused".into(),
         pod: Some("shop/api".into()),
         source: "10.0.0.2".parse().unwrap(),
@@ -46,6 +47,16 @@ pub fn records() -> Records {
         rule: Some("egressDeny[0]".into()),
         ..refused.clone()
     };
+    let refused_by_receiver = RecordRow {
+        last_seen_ms_ago: 63_000,
+        count: 2,
+        direction: "ingress".into(),
+        source: "10.0.7.9".parse().unwrap(),
+        destination: "10.0.0.2".parse().unwrap(),
+        port: Some(6379),
+        policy: Some("shop/db".into()),
+        ..refused.clone()
+    };
     Records {
         summary: RecordsSummary {
             on: true,
@@ -54,7 +65,7 @@ pub fn records() -> Records {
             refused: 3,
             overruns: 0,
         },
-        rows: vec![refused, audited],
+        rows: vec![refused, audited, refused_by_receiver],
         withheld: vec![WithheldRow {
             last_seen_ms_ago: 2_000,
             first_seen_ms_ago: 9_000,

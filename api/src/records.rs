@@ -32,7 +32,7 @@ pub struct RecordsSummary {
     pub overruns: u64,
 }
 
-/// Packets with the same sender, destination, port and verdict.
+/// Packets with the same sender, destination, port, direction and verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRow {
     /// Milliseconds since the last of them.
@@ -41,9 +41,14 @@ pub struct RecordRow {
     pub first_seen_ms_ago: u64,
     /// How many packets were recorded.
     pub count: u64,
+    /// `egress`: what policies let the sender send decided. `ingress`: what they let the receiver
+    /// get.
+    #[serde(default = "egress")]
+    pub direction: String,
     /// `refused`, or `audited`: the packets passed, because the policy is only audited.
     pub verdict: String,
-    /// `namespace/name` of the sender, where its address is a Pod's.
+    /// `namespace/name` of the Pod that was judged, the sender at egress and the receiver at
+    /// ingress; `None` where its address is no Pod's.
     pub pod: Option<String>,
     /// The sender's address.
     pub source: IpAddr,
@@ -61,6 +66,11 @@ pub struct RecordRow {
     pub policy: Option<String>,
     /// The rule that decided; `None` where the packet was refused because no rule allows it.
     pub rule: Option<String>,
+}
+
+/// What agents without ingress mean.
+fn egress() -> String {
+    "egress".to_owned()
 }
 
 /// Answers that an upstream gave and a client did not get, with the same client, name, upstream and

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clock::Time;
 use enforcer::layout::prepared;
 use enforcer::pod_links::PodLinks;
-use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram};
+use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram, LocalHost};
 use names::Pattern;
 use policy::{
     Action, DenyResponse, LeaseTerms, Peer, PerDirection, PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers,
@@ -101,6 +101,7 @@ fn desired(id: ProgramId, program: &Arc<KernelProgram>) -> DesiredState {
         programs: BTreeMap::from([(id, Arc::clone(program))]),
         members: BTreeMap::new(),
         dispatch: PerDirection::of_egress(BTreeMap::from([([10, 66, 0, 1].into(), id)])),
+        local_host: LocalHost::Always,
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),

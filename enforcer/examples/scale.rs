@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
 use enforcer::ruleset::longest_path;
-use enforcer::{DesiredState, Element, ElementSet, Enforcer, FailMode, Interception, KernelProgram};
+use enforcer::{DesiredState, Element, ElementSet, Enforcer, FailMode, Interception, KernelProgram, LocalHost};
 use names::Pattern;
 use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
@@ -152,6 +152,7 @@ fn desired() -> DesiredState {
         table: "namegate".to_owned(),
         programs,
         members,
+        local_host: LocalHost::Always,
         intercepted: dispatch.keys().copied().collect(),
         dispatch: PerDirection::of_egress(dispatch),
         resolvers: Vec::new(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use ipnet::IpNet;
 use policy::classifier::Classifier;
-use policy::{DenyResponse, PerDirection, Program, ProgramId, Tiers};
+use policy::{DenyResponse, Direction, PerDirection, Program, ProgramId, Tiers};
 
 use crate::layout::Element;
 use crate::pod_links::PodLinks;
@@ -19,13 +19,17 @@ pub struct DesiredState {
     /// The table's name in family `inet`: `namegate`, unless several instances share a network
     /// namespace.
     pub table: String,
-    /// The programs that govern at least one source, by id.
+    /// The programs that govern at least one address in some direction, by id. The chains of a
+    /// direction are written where its `dispatch` points to the program.
     pub programs: BTreeMap<ProgramId, Arc<KernelProgram>>,
     /// The elements of objects' addresses, by the tiers whose sets they belong to. They have no
     /// timeout. What differs from the last installation is found without a look at what is shared.
     pub members: BTreeMap<ProgramId, ElementSet>,
-    /// Which program governs each address of a pod. Only the egress side is enforced.
+    /// Which program governs each address of a pod. A packet is judged by the egress program of its
+    /// source and by the ingress program of its destination, and passes where both allow it.
     pub dispatch: PerDirection<BTreeMap<IpAddr, ProgramId>>,
+    /// Whether ingress programs decide about what this node itself sends.
+    pub local_host: LocalHost,
     /// Source addresses whose lookups are intercepted (those of endpoints with a program).
     pub intercepted: BTreeSet<IpAddr>,
     /// Resolvers whose lookups are intercepted, and where to.
@@ -47,8 +51,8 @@ pub struct DesiredState {
     /// The servers whose answers are believed, by address and port. A packet with one of these
     /// sources must not come from a pod's link.
     pub servers: BTreeSet<SocketAddr>,
-    /// Sources that are refused although no program governs them: networks in which a pod of this
-    /// node may get an address before its object is known.
+    /// Sources and destinations that are refused although no program governs them: networks in
+    /// which a pod of this node may get an address before its object is known.
     pub unknown: Vec<IpNet>,
     /// How a refused packet is answered.
     pub refusal: DenyResponse,
@@ -58,6 +62,14 @@ pub struct DesiredState {
     /// The capacity of each learned set, in live elements. The kernel set is declared twice as
     /// large, because elements that have timed out count until its garbage collection.
     pub capacity: NonZeroU32,
+}
+
+impl DesiredState {
+    /// The programs that govern an address in this direction, by id.
+    pub fn programs_of(&self, direction: Direction) -> BTreeMap<ProgramId, &Arc<KernelProgram>> {
+        let used = self.dispatch[direction].values();
+        used.filter_map(|id| Some((*id, self.programs.get(id)?))).collect()
+    }
 }
 
 /// Elements of the sets of some tiers. A clone shares its parts with the original.
@@ -143,6 +155,16 @@ pub enum Interception {
     },
     /// No interception: workloads are configured to ask the agent's own listener.
     Off,
+}
+
+/// Whether policies decide about packets that this node itself sends to its pods: the kubelet's
+/// probes, Pods in the host's network, its own processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalHost {
+    /// They always pass, as NetworkPolicy says.
+    Always,
+    /// Ingress programs decide about them as about others.
+    Policy,
 }
 
 /// What happens to lookups while no agent is alive.

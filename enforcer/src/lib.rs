@@ -35,6 +35,8 @@ pub mod routing;
 pub mod ruleset;
 pub mod writer;
 
-pub use desired::{DesiredState, ElementSet, FailMode, Interception, KernelProgram, KernelTiers, ResolverBinding};
+pub use desired::{
+    DesiredState, ElementSet, FailMode, Interception, KernelProgram, KernelTiers, LocalHost, ResolverBinding,
+};
 pub use layout::{Element, ElementKey, ElementTemplate, SetId};
 pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};

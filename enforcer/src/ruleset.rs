@@ -9,19 +9,24 @@
 //! input        established; related, errors among them (related); neighbour discovery; lookups
 //!              that were intercepted, and those sent to the proxy itself; dispatch (base,
 //!              interception)
-//! forward      established; related; neighbour discovery; dispatch
+//! forward      established; related; neighbour discovery; dispatch; dispatch-in
+//! output       the same with dispatch-in alone, only where policies decide about this node too
 //! dispatch     lookups that nobody intercepted (interception); source address → chain of its
 //!              program (dispatch); any other source passes, unless it comes from a link that leads
 //!              to governed pods and does not belong there (strangers)
-//! ep4-…, ep6-… classes in order, then prefixes, then the default verdict (program_chains)
+//! dispatch-in  destination address → chain of its program (dispatch); any other destination
+//!              passes, unless it may become a pod's
+//! ep4-…, in4-… classes in order, then prefixes, then the default verdict (program_chains)
 //! refuse       counted, then rejected at a limited rate, or dropped (refusal)
 //! ```
 //!
 //! A packet of an established flow costs the first rule only, and before that one comparison of its
 //! source port. The first packet of a flow costs one lookup for its source, and in its program a
 //! number of lookups that does not depend on how many pods, policies, names, prefixes or addresses
-//! there are ([`longest_path`]). A packet whose source no program governs costs one lookup more,
-//! for its link, and on a pod's link up to three.
+//! there are ([`longest_path`]); then the same for its destination
+//! ([`longest_path_of_both_ends`]). A packet whose source no program governs costs one lookup more,
+//! for its link, and on a pod's link up to three; one whose destination no program governs costs
+//! the lookup that finds none.
 //!
 //! # Two kinds of rules
 //! The *frame* (hooks, interception, refusal) changes with settings only. It is one document of the
@@ -35,8 +40,8 @@
 //!
 //! # How rules change without a gap
 //! 1. New programs: their sets with elements, and their chains. Nothing refers to them yet.
-//! 2. Elements of the [sets of the table](table_sets), the map from sources to chains among them:
-//!    one transaction, so that every later packet finds its new program complete.
+//! 2. Elements of the [sets of the table](table_sets), the maps from addresses to chains among
+//!    them: one transaction, so that every later packet finds its new programs complete.
 //! 3. The frame, if settings have changed.
 //! 4. Objects that no rule needs any more are deleted. Not earlier: the kernel hides the elements
 //!    of a set that it deletes from packets that are still in the former rules.
@@ -45,12 +50,15 @@
 //! refused, step 2 is undone.
 
 mod base;
+mod chain_names;
+mod chains_in_use;
 pub(crate) mod change;
 pub(crate) mod closed_chains;
 mod dispatch;
 mod document;
 mod expression;
 mod interception;
+mod longest_path;
 pub(crate) mod program_chains;
 pub(crate) mod refusal;
 mod related;
@@ -64,9 +72,8 @@ pub(crate) mod table_sets;
 use std::collections::{BTreeMap, BTreeSet};
 
 use document::{ChainForm, NftDocument};
+pub use longest_path::{longest_path, longest_path_of_both_ends};
 use nftables::schema::Nftables;
-pub use program_chains::longest_path;
-pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 use crate::desired::DesiredState;
 
@@ -96,7 +103,7 @@ fn write_frame(document: &mut NftDocument<'_>, desired: &DesiredState) {
     refusal::chains(document, desired);
     strangers::chain(document);
     related::chain(document);
-    dispatch::chain(document, desired);
+    dispatch::chains(document, desired);
     base::chains(document, desired);
     spoofed_resolvers::chains(document, desired);
     interception::chain(document, desired);
@@ -126,12 +133,14 @@ pub(crate) fn have_the_same_frame(a: &DesiredState, b: &DesiredState) -> bool {
             fail_mode,
             refusal,
             records,
+            local_host,
             ..
         } = desired;
-        (*interception, *fail_mode, *refusal, *records)
+        (*interception, *fail_mode, *refusal, *records, *local_host)
     };
     settings(a) == settings(b)
         && a.table == b.table
         && a.listening == b.listening
         && spoofed_resolvers::ports(a) == spoofed_resolvers::ports(b)
+        && dispatch::refuses_unknown(a) == dispatch::refuses_unknown(b)
 }

@@ -14,6 +14,8 @@ use enforcer::records::{
     BindError, DEFAULT_GROUP, PacketDetail, RecordEvent, RecordListener, RecordedPacket, RecordedVerdict, prefix,
 };
 
+use policy::Direction;
+
 use namespace::{inside, nft};
 
 /// Only a failing test waits that long.
@@ -24,7 +26,10 @@ fn patience() -> Duration {
 #[test]
 fn refused_and_audited_packets_are_heard() {
     inside(|| {
-        let (refused, audited) = (prefix(RecordedVerdict::Refused), prefix(RecordedVerdict::Audited));
+        let (refused, audited) = (
+            prefix(Direction::Egress, RecordedVerdict::Refused),
+            prefix(Direction::Ingress, RecordedVerdict::Audited),
+        );
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0;
                 ip saddr 127.0.0.2 tcp dport 443 tcp flags syn / syn,ack log prefix "{refused}" group {DEFAULT_GROUP} drop
@@ -45,6 +50,7 @@ fn refused_and_audited_packets_are_heard() {
         assert_eq!(
             heard.recv_timeout(patience()).unwrap(),
             RecordedPacket {
+                direction: Direction::Ingress,
                 verdict: RecordedVerdict::Audited,
                 source: ip("127.0.0.2"),
                 destination: ip("127.0.0.3"),
@@ -59,7 +65,8 @@ fn refused_and_audited_packets_are_heard() {
         // It stays on its way: the packet is dropped.
         socket.connect(&socket_address("127.0.0.3:443")).unwrap_err();
         let record = heard.recv_timeout(patience()).unwrap();
-        assert_eq!(record.verdict, RecordedVerdict::Refused);
+        let (direction, verdict) = (record.direction, record.verdict);
+        assert_eq!((direction, verdict), (Direction::Egress, RecordedVerdict::Refused));
         assert_eq!((record.protocol, record.detail), (6, PacketDetail::Port(443)));
 
         let ping = socket2::Socket::new(
@@ -115,7 +122,7 @@ fn a_group_has_one_listener_and_is_free_when_it_is_dropped() {
 #[test]
 fn a_listener_that_is_too_slow_loses_records_and_goes_on() {
     inside(|| {
-        let words = prefix(RecordedVerdict::Refused);
+        let words = prefix(Direction::Egress, RecordedVerdict::Refused);
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0; udp dport 9 log prefix "{words}" group 7 drop; }}; }}"#
         ));
@@ -154,7 +161,7 @@ fn a_listener_that_is_too_slow_loses_records_and_goes_on() {
 #[test]
 fn established_flows_are_not_recorded() {
     inside(|| {
-        let words = prefix(RecordedVerdict::Audited);
+        let words = prefix(Direction::Egress, RecordedVerdict::Audited);
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0;
                 ct state established accept; tcp dport 80 log prefix "{words}" group 7; }}; }}"#

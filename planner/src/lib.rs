@@ -130,6 +130,7 @@ impl Planner {
                 table: settings.table.clone(),
                 programs: self.programs.clone(),
                 members: evaluations.iter().map(|it| (it.id, it.elements.clone())).collect(),
+                local_host: settings.local_host,
                 intercepted: governance.dispatch.keys().copied().collect(),
                 dispatch: PerDirection::of_egress(governance.dispatch.clone()),
                 resolvers: bindings,

@@ -22,7 +22,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use dns_proxy::{CacheConfig, EncryptedUpstream};
-use enforcer::{FailMode, Interception};
+use enforcer::{FailMode, Interception, LocalHost};
 use fqdn_cache::{LeaseTiming, LedgerLimits};
 use ipnet::IpNet;
 use names::Name;
@@ -81,6 +81,8 @@ pub struct Settings {
     /// `--unknown-pods`: what becomes of packets from addresses of this node's pod ranges that no
     /// Pod object names.
     pub unknown_pods: UnknownPods,
+    /// `--local-host`: whether ingress policies decide about what this node itself sends.
+    pub local_host: LocalHost,
     /// `--set-capacity`: live elements of each learned set; an address with a port is one.
     pub capacity: NonZeroU32,
     /// `--dns-match question|chain`.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, Args, value_parser};
 use dns_proxy::{MOST_WORKERS, Rcode};
-use enforcer::{FailMode, records};
+use enforcer::{FailMode, LocalHost, records};
 use ipnet::IpNet;
 use names::Name;
 use policy::{DenyResponse, QuestionMode};
@@ -337,6 +337,15 @@ pub struct KernelOptions {
         default_value = "allow",
     )]
     pub unknown_pods: UnknownPods,
+    /// What becomes of packets that this node itself sends to its pods (the kubelet's probes, Pods
+    /// in the host's network): they always pass, or ingress policies decide about them too
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_parser = choice([("always", LocalHost::Always), ("policy", LocalHost::Policy)]),
+        default_value = "always",
+    )]
+    pub local_host: LocalHost,
     /// Elements that each learned set can hold: an address with a port is one
     #[arg(
         long,

@@ -62,6 +62,7 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         fail_mode: lookups.fail_mode,
         refusal: kernel.deny_response,
         unknown_pods: kernel.unknown_pods,
+        local_host: kernel.local_host,
         capacity: kernel.set_capacity,
         matching: lookups.dns_match,
         rebind: leases.allow_rebind.clone(),

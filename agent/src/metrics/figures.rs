@@ -7,6 +7,7 @@ use cluster::kubernetes::health::SourceFigures;
 use cluster::kubernetes::resources::KINDS;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
+use policy::{Direction, PerDirection};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::inspect::Figures;
@@ -24,7 +25,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         programs,
         policies,
         lookups_in_flight,
-        refused_packets: [refused_v4, refused_v6],
+        refused_packets,
         record_overruns,
         silent_upstreams,
         source,
@@ -145,13 +146,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         ),
         gauge("programs", "Distinct compiled programs", programs as u64),
         gauge("lookups_in_flight", "Lookups in flight", lookups_in_flight as u64),
-        family(
-            MetricType::COUNTER,
-            "refused_packets_total",
-            "Packets of workloads that policy refused, by address family",
-            "family",
-            &[("ipv4", refused_v4), ("ipv6", refused_v6)],
-        ),
+        refused(refused_packets),
         gauge(
             "silent_upstreams",
             "Upstreams that do not answer, and are asked after others",
@@ -243,14 +238,34 @@ fn plain(kind: MetricType, name: &str, help: &str, value: u64) -> MetricFamily {
     )
 }
 
-fn family(kind: MetricType, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
-    let metrics = values.iter().map(|(value, count)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(label.to_owned());
-        pair.set_value((*value).to_owned());
-        metric(kind, vec![pair], *count as f64)
-    });
+fn family(kind: MetricType, name: &str, help: &str, label_name: &str, values: &[(&str, u64)]) -> MetricFamily {
+    let metrics = values
+        .iter()
+        .map(|(value, count)| metric(kind, vec![label(label_name, value)], *count as f64));
     assemble(kind, &format!("namegate_{name}"), help, metrics.collect())
+}
+
+/// Refused packets: IPv4 and IPv6 in each direction.
+fn refused(packets: PerDirection<[u64; 2]>) -> MetricFamily {
+    let of_direction = |(direction, counts): (Direction, &[u64; 2])| {
+        ["ipv4", "ipv6"].into_iter().zip(*counts).map(move |(family, count)| {
+            let labels = vec![label("direction", direction.as_str()), label("family", family)];
+            metric(MetricType::COUNTER, labels, count as f64)
+        })
+    };
+    assemble(
+        MetricType::COUNTER,
+        "namegate_refused_packets_total",
+        "Packets that policy refused, by direction and address family",
+        packets.iter().flat_map(of_direction).collect(),
+    )
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
 }
 
 /// The one name without our prefix: it is the conventional one, which dashboards know.
@@ -316,7 +331,10 @@ mod tests {
             programs: 6,
             policies: [21, 22, 23, 24],
             lookups_in_flight: 7,
-            refused_packets: [31, 32],
+            refused_packets: PerDirection {
+                egress: [31, 32],
+                ingress: [35, 36],
+            },
             record_overruns: 33,
             silent_upstreams: 34,
             source: Some(SourceFigures {
@@ -362,8 +380,10 @@ mod tests {
             "namegate_policies{state=\"kept-last-good\"} 23",
             "namegate_policies{state=\"rejected\"} 24",
             "namegate_lookups_in_flight 7",
-            "namegate_refused_packets_total{family=\"ipv4\"} 31",
-            "namegate_refused_packets_total{family=\"ipv6\"} 32",
+            "namegate_refused_packets_total{direction=\"egress\",family=\"ipv4\"} 31",
+            "namegate_refused_packets_total{direction=\"egress\",family=\"ipv6\"} 32",
+            "namegate_refused_packets_total{direction=\"ingress\",family=\"ipv4\"} 35",
+            "namegate_refused_packets_total{direction=\"ingress\",family=\"ipv6\"} 36",
             "namegate_record_overruns_total 33",
             "namegate_silent_upstreams 34",
             "namegate_agent_deaths_total 51",

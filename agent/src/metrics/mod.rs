@@ -14,6 +14,7 @@ use dns_proxy::{
 };
 use dns_proxy::{InvalidAnswer, ProxyEvent};
 use enforcer::records::RecordedVerdict;
+use policy::{Direction, PerDirection};
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
@@ -77,8 +78,8 @@ pub struct Metrics {
     commit_wait: Histogram,
     commit_failures: IntCounter,
     discarded: [IntCounter; DISCARDS.len()],
-    audited: Namespaces,
-    refused: Namespaces,
+    audited: PerDirection<Namespaces>,
+    refused: PerDirection<Namespaces>,
     withheld: [IntCounter; WITHHELD.len()],
     cache: [IntCounter; CACHE_OUTCOMES.len()],
     /// Seconds of Unix time.
@@ -152,15 +153,17 @@ impl Metrics {
                 "namegate_dns_commit_failures_total",
                 "Answers withheld because the kernel did not acknowledge their addresses",
             ),
-            audited: Namespaces::new(register.counters(
+            audited: by_direction(&register.counters(
                 "namegate_audited_packets_total",
-                "Packets that passed and that an audited policy would have refused, by the sender's namespace",
-                &["namespace"],
+                "Packets that passed and that an audited policy would have refused, by direction and the namespace of \
+                 the Pod whose policy it is",
+                &["direction", "namespace"],
             )),
-            refused: Namespaces::new(register.counters(
+            refused: by_direction(&register.counters(
                 "namegate_refused_records_total",
-                "Records of refused packets, by the sender's namespace; namegate_refused_packets_total counts all of them",
-                &["namespace"],
+                "Records of refused packets, by direction and the namespace of the Pod whose policy refused them; \
+                 namegate_refused_packets_total counts all of them",
+                &["direction", "namespace"],
             )),
             discarded: DISCARDS.map(|reason| discarded.with_label_values(&[reason])),
             withheld: WITHHELD.map(|reason| withheld.with_label_values(&[reason])),
@@ -216,12 +219,14 @@ impl Metrics {
         }
     }
 
-    /// Counts a recorded packet; the namespace is empty where the sender is no Pod of this node.
-    pub fn record(&self, verdict: RecordedVerdict, namespace: &str) {
-        match verdict {
-            RecordedVerdict::Audited => self.audited.count(namespace),
-            RecordedVerdict::Refused => self.refused.count(namespace),
-        }
+    /// Counts a recorded packet; the namespace is empty where no Pod of this node has the address
+    /// that was judged.
+    pub fn record(&self, direction: Direction, verdict: RecordedVerdict, namespace: &str) {
+        let counters = match verdict {
+            RecordedVerdict::Audited => &self.audited,
+            RecordedVerdict::Refused => &self.refused,
+        };
+        counters[direction].count(namespace);
     }
 
     /// The text exposition format, gauges from `figures`.
@@ -232,6 +237,10 @@ impl Metrics {
         // Fails only for a family without metrics, or on I/O; there is neither.
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
+}
+
+fn by_direction(counters: &IntCounterVec) -> PerDirection<Namespaces> {
+    PerDirection::from_fn(|direction| Namespaces::new(counters.clone(), direction))
 }
 
 fn transport_index(transport: Transport) -> usize {
@@ -452,19 +461,21 @@ mod tests {
     }
 
     #[test]
-    fn recorded_packets_are_counted_by_namespace() {
+    fn recorded_packets_are_counted_by_direction_and_namespace() {
         let metrics = Metrics::new();
-        for (verdict, namespace) in [
-            (RecordedVerdict::Audited, "shop"),
-            (RecordedVerdict::Audited, "shop"),
-            (RecordedVerdict::Refused, ""),
+        for (direction, verdict, namespace) in [
+            (Direction::Egress, RecordedVerdict::Audited, "shop"),
+            (Direction::Egress, RecordedVerdict::Audited, "shop"),
+            (Direction::Ingress, RecordedVerdict::Audited, "shop"),
+            (Direction::Ingress, RecordedVerdict::Refused, ""),
         ] {
-            metrics.record(verdict, namespace);
+            metrics.record(direction, verdict, namespace);
         }
         let text = rendered(&metrics);
         for line in [
-            "namegate_audited_packets_total{namespace=\"shop\"} 2",
-            "namegate_refused_records_total{namespace=\"\"} 1",
+            "namegate_audited_packets_total{direction=\"egress\",namespace=\"shop\"} 2",
+            "namegate_audited_packets_total{direction=\"ingress\",namespace=\"shop\"} 1",
+            "namegate_refused_records_total{direction=\"ingress\",namespace=\"\"} 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
+use policy::Direction;
 use prometheus::{IntCounter, IntCounterVec};
 
 /// Namespaces with a series of their own: more than a node usually has pods.
@@ -10,18 +11,21 @@ const MOST: usize = 256;
 /// The label of all further ones. No namespace can be called that.
 const OTHERS: &str = "(others)";
 
-/// A counter for each namespace, up to a bound; the namespaces that come first have their own.
+/// A counter for each namespace in one direction, up to a bound; the namespaces that come first
+/// have their own.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     counters: IntCounterVec,
+    direction: Direction,
     known: Mutex<HashMap<String, IntCounter>>,
 }
 
 impl Namespaces {
-    /// `counters` have the one label `namespace`.
-    pub(super) fn new(counters: IntCounterVec) -> Self {
+    /// `counters` have the labels `direction` and `namespace`.
+    pub(super) fn new(counters: IntCounterVec, direction: Direction) -> Self {
         Self {
             counters,
+            direction,
             known: Mutex::default(),
         }
     }
@@ -36,7 +40,7 @@ impl Namespaces {
             true => namespace,
             false => OTHERS,
         };
-        let counter = self.counters.with_label_values(&[label]);
+        let counter = self.counters.with_label_values(&[self.direction.as_str(), label]);
         counter.inc();
         if label == namespace {
             known.insert(namespace.to_owned(), counter);
@@ -53,15 +57,18 @@ mod tests {
 
     #[test]
     fn namespaces_without_end_share_one_series() {
-        let counters = IntCounterVec::new(Opts::new("x_total", "x"), &["namespace"]).unwrap();
-        let namespaces = Namespaces::new(counters.clone());
+        let counters = IntCounterVec::new(Opts::new("x_total", "x"), &["direction", "namespace"]).unwrap();
+        let namespaces = Namespaces::new(counters.clone(), Direction::Ingress);
         for _ in 0..2 {
             for number in 0..1_000 {
                 namespaces.count(&format!("n{number}"));
             }
         }
         assert_eq!(counters.collect()[0].get_metric().len(), MOST + 1);
-        assert_eq!(counters.with_label_values(&["n0"]).get(), 2);
-        assert_eq!(counters.with_label_values(&[OTHERS]).get(), 2 * (1_000 - MOST as u64));
+        assert_eq!(counters.with_label_values(&["ingress", "n0"]).get(), 2);
+        assert_eq!(
+            counters.with_label_values(&["ingress", OTHERS]).get(),
+            2 * (1_000 - MOST as u64)
+        );
     }
 }

@@ -16,16 +16,20 @@ pub struct Attribution {
     pub rule: Option<String>,
 }
 
-/// The rule that decides about the packet under the plan in force, or the policies that close
-/// egress where none does.
+/// The rule that decides about the packet under the plan in force, or the policies that close the
+/// direction where none does.
 ///
 /// `name` is what the packet's destination was resolved from. It is taken to hold the address as it
 /// was when the packet was judged.
 pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>) -> Option<Attribution> {
-    let endpoint = plan.local.iter().find(|it| it.addresses.contains(&record.source))?;
+    let (judged, peer) = match record.direction {
+        Direction::Egress => (record.source, record.destination),
+        Direction::Ingress => (record.destination, record.source),
+    };
+    let endpoint = plan.local.iter().find(|it| it.addresses.contains(&judged))?;
     let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
     let scene = ExplainContext {
-        direction: Direction::Egress,
+        direction: record.direction,
         endpoint,
         policies: &policies,
         inventory: &plan.inventory,
@@ -35,12 +39,12 @@ pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>)
         lease: LeaseState::Assumed,
     });
     let towards = KnownPeer {
-        address: Some((record.destination, plan.places.of(record.destination))),
+        address: Some((peer, plan.places.of(peer))),
         names: known.into_iter().collect(),
         traffic: traffic(record),
     };
     // A name's lease may have begun since: then the explanation is no longer the packet's, and what
-    // closes egress is named instead.
+    // closes the direction is named instead.
     match explain(scene, &towards).decision {
         Decision::Rule {
             origin,
@@ -52,10 +56,7 @@ pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>)
         }),
         Decision::Closed { by, .. } => attributed_to(by.iter().map(|origin| origin.policy.to_string())),
         Decision::Rule { .. } | Decision::Open(_) | Decision::Unselected(_) => {
-            let row = plan
-                .endpoints
-                .iter()
-                .find(|row| row.addresses.contains(&record.source))?;
+            let row = plan.endpoints.iter().find(|row| row.addresses.contains(&judged))?;
             attributed_to(row.policies.iter().cloned())
         }
     }

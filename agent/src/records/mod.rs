@@ -20,6 +20,7 @@ use clock::Time;
 use enforcer::records::{PacketDetail, RecordEvent, RecordedPacket, RecordedVerdict};
 use names::Name;
 use parking_lot::Mutex;
+use policy::{Direction, EndpointId};
 
 use crate::metrics::Metrics;
 use planner::Plan;
@@ -84,9 +85,12 @@ impl Recorder {
             RecordEvent::Records(records) => {
                 let mut recent = self.recent.lock();
                 for record in records {
-                    let endpoint = plan.governed.get(&record.source).map(|governed| &governed.id);
-                    self.count(record.verdict, endpoint.map_or("", |id| &id.namespace));
-                    let name = endpoint.and_then(|id| self.answer_log.name(id, record.destination));
+                    let endpoint = judged(plan, record);
+                    let namespace = endpoint.map_or("", |id| &id.namespace);
+                    self.count(record.direction, record.verdict, namespace);
+                    // A name leads to a destination, and never to who sends.
+                    let asks = endpoint.filter(|_| record.direction == Direction::Egress);
+                    let name = asks.and_then(|id| self.answer_log.name(id, record.destination));
                     recent.note(now, *record, endpoint, name, |record, name| {
                         attribute(plan, record, name)
                     });
@@ -129,13 +133,26 @@ impl Recorder {
         }
     }
 
-    fn count(&self, verdict: RecordedVerdict, namespace: &str) {
+    fn count(&self, direction: Direction, verdict: RecordedVerdict, namespace: &str) {
         let total = match verdict {
             RecordedVerdict::Audited => &self.audited,
             RecordedVerdict::Refused => &self.refused,
         };
         total.fetch_add(1, Ordering::Relaxed);
-        self.metrics.record(verdict, namespace);
+        self.metrics.record(direction, verdict, namespace);
+    }
+}
+
+/// The Pod whose policies decided about the packet.
+fn judged<'a>(plan: &'a Plan, record: &RecordedPacket) -> Option<&'a EndpointId> {
+    match record.direction {
+        Direction::Egress => plan.governed.get(&record.source).map(|governed| &governed.id),
+        Direction::Ingress => {
+            let address = record.destination;
+            let is_governed = plan.desired.dispatch.ingress.contains_key(&address);
+            let endpoint = || plan.local.iter().find(|it| it.addresses.contains(&address));
+            is_governed.then(endpoint).flatten().map(|endpoint| &endpoint.id)
+        }
     }
 }
 
@@ -149,6 +166,7 @@ fn show(now: Time, record: &RecordedPacket, name: Option<&Name>, row: &PacketGro
         last_seen_ms_ago: ago(now, row.last),
         first_seen_ms_ago: ago(now, row.first),
         count: row.count,
+        direction: record.direction.as_str().into(),
         verdict: match record.verdict {
             RecordedVerdict::Audited => "audited",
             RecordedVerdict::Refused => "refused",
@@ -194,7 +212,6 @@ mod tests {
     use std::net::IpAddr;
 
     use cluster::index::Cluster;
-    use policy::EndpointId;
     use settings::resolve::resolve;
     use settings::{AgentOptions, HostFacts};
 
@@ -234,6 +251,7 @@ mod tests {
 
     fn record(verdict: RecordedVerdict, source: [u8; 4], protocol: u8, detail: PacketDetail) -> RecordedPacket {
         RecordedPacket {
+            direction: Direction::Egress,
             verdict,
             source: source.into(),
             destination: [192, 0, 2, 1].into(),
@@ -263,6 +281,7 @@ mod tests {
                 last_seen_ms_ago: 2_500,
                 first_seen_ms_ago: 2_500,
                 count: 2,
+                direction: "egress".into(),
                 verdict: "audited".into(),
                 pod: Some("shop/web".into()),
                 source: POD.into(),
@@ -320,8 +339,8 @@ mod tests {
         assert_eq!((summary.audited, summary.refused, summary.overruns), (1, 2, 1));
         let text = metrics.render(&Figures::default());
         for line in [
-            "namegate_audited_packets_total{namespace=\"shop\"} 1",
-            "namegate_refused_records_total{namespace=\"shop\"} 2",
+            "namegate_audited_packets_total{direction=\"egress\",namespace=\"shop\"} 1",
+            "namegate_refused_records_total{direction=\"egress\",namespace=\"shop\"} 2",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
         }

@@ -31,7 +31,7 @@ pub struct RecentPackets {
 /// Records that are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PacketGroup {
-    /// The Pod that has the source address; `None` when none has it (any more).
+    /// The Pod that has the address whose policies decided; `None` when none has it (any more).
     pub endpoint: Option<EndpointId>,
     /// The policy and rule that decided; `None` where they are not known.
     pub attribution: Option<Attribution>,
@@ -103,11 +103,13 @@ impl RecentPackets {
 #[cfg(test)]
 mod tests {
     use enforcer::records::{PacketDetail, RecordedVerdict};
+    use policy::Direction;
 
     use super::*;
 
     fn record(source: &str, port: u16) -> RecordedPacket {
         RecordedPacket {
+            direction: Direction::Egress,
             verdict: RecordedVerdict::Refused,
             source: source.parse().unwrap(),
             destination: "192.0.2.1".parse().unwrap(),

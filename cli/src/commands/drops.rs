@@ -20,8 +20,10 @@ use super::{OutputFormat, to_json};
 ///
 /// Packets that are alike are one line, the most recent first. It is a sample: of each pod the last
 /// 256 kinds of packets are remembered. VERDICT `audited` says that the packet passed, because the
-/// policy that would have refused it has the annotation `namegate.io/mode: audit`. NAME is the name
-/// that last led this pod to the address, `-` where it asked for none.
+/// policy that would have refused it has the annotation `namegate.io/mode: audit`. POD is whose
+/// policies decided: the sender's at DIRECTION `egress`, the receiver's at `ingress`. PEER is the
+/// other end, and PORT the receiver's. NAME is the name that last led this pod to the address, `-`
+/// where it asked for none.
 ///
 /// An answer is withheld, and its lookup fails, where it is not to be believed, or where the kernel
 /// does not hold its addresses.
@@ -35,7 +37,7 @@ pub(crate) struct Args {
     /// Only what an audited policy would have refused
     #[arg(long)]
     audited: bool,
-    /// Only what this pod sent
+    /// Only what this pod's policies decided about
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
     pod: Option<String>,
     /// How to print
@@ -139,19 +141,25 @@ fn render(rows: &[RecordRow]) -> String {
             "LAST SEEN",
             "COUNT",
             "VERDICT",
+            "DIRECTION",
             "POD",
-            "DESTINATION",
+            "PEER",
             "PORT",
             "NAME",
             "POLICY",
         ],
         rows.iter().map(|row| {
+            let (judged, peer) = match row.direction.as_str() {
+                "ingress" => (row.destination, row.source),
+                _ => (row.source, row.destination),
+            };
             [
                 whole_seconds(row.last_seen_ms_ago),
                 row.count.to_string(),
                 row.verdict.clone(),
-                row.pod.clone().unwrap_or_else(|| row.source.to_string()),
-                row.destination.to_string(),
+                row.direction.clone(),
+                row.pod.clone().unwrap_or_else(|| judged.to_string()),
+                peer.to_string(),
                 port(row),
                 or_dash(&row.name),
                 policy(row),
@@ -236,14 +244,17 @@ mod tests {
         insta::assert_snapshot!("only_answers_were_withheld", show(&records));
         let json = serde_json::to_value(lines(&examples::records())).unwrap();
         let verdicts: Vec<_> = json.as_array().unwrap().iter().map(|row| &row["verdict"]).collect();
-        assert_eq!(verdicts, ["refused", "audited", "withheld"]);
+        assert_eq!(verdicts, ["refused", "audited", "refused", "withheld"]);
     }
 
     #[test]
     fn only_what_is_asked_for_is_shown() {
-        assert_eq!(verdicts(&[]), ["refused", "audited", "withheld"]);
+        assert_eq!(verdicts(&[]), ["refused", "audited", "refused", "withheld"]);
         assert_eq!(verdicts(&["--audited"]), ["audited"]);
-        assert_eq!(verdicts(&["--pod", "shop/api"]), ["refused", "audited", "withheld"]);
+        assert_eq!(
+            verdicts(&["--pod", "shop/api"]),
+            ["refused", "audited", "refused", "withheld"]
+        );
         assert_eq!(verdicts(&["--pod", "shop/web"]), [""; 0]);
         assert!(Command::try_parse_from(["drops", "--pod", "web"]).is_err());
     }

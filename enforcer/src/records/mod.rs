@@ -2,9 +2,11 @@
 //! rules.
 //!
 //! A rule that refuses a packet, and a rule that notes what an audited policy would refuse, log to
-//! an NFLOG group with a [`prefix`] that tells which of the two it is. The kernel copies the first
-//! bytes of such packets to whoever has bound the group; [`RecordListener`] reads them. Records
-//! explain and decide nothing. Under load some are lost, which the listener reports.
+//! an NFLOG group with a [`prefix`] that tells which of the two it is, and in which direction:
+//! addresses alone do not tell whether the sender's program or the receiver's refused a packet. The
+//! kernel copies the first bytes of such packets to whoever has bound the group; [`RecordListener`]
+//! reads them. Records explain and decide nothing. Under load some are lost, which the listener
+//! reports.
 //!
 //! The packets are read with safe code, because workloads choose their bytes.
 
@@ -14,6 +16,7 @@ mod packet;
 use std::net::IpAddr;
 
 pub use listener::{BindError, RecordEvent, RecordListener};
+use policy::Direction;
 
 use crate::netlink::message::NfnlMessages;
 use crate::netlink::nflog;
@@ -24,6 +27,8 @@ pub const DEFAULT_GROUP: u16 = 5371;
 /// A packet that a rule logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordedPacket {
+    /// Whose program decided: the source's at egress, the destination's at ingress.
+    pub direction: Direction,
     /// Whether it was refused.
     pub verdict: RecordedVerdict,
     /// The source address.
@@ -62,19 +67,33 @@ pub enum PacketDetail {
     Unknown,
 }
 
+impl RecordedPacket {
+    /// The end whose program decided.
+    pub fn governed_end(&self) -> IpAddr {
+        match self.direction {
+            Direction::Egress => self.source,
+            Direction::Ingress => self.destination,
+        }
+    }
+}
+
 /// The prefix of a `log` rule.
-pub const fn prefix(verdict: RecordedVerdict) -> &'static str {
-    match verdict {
-        RecordedVerdict::Refused => "namegate refused",
-        RecordedVerdict::Audited => "namegate audited",
+pub const fn prefix(direction: Direction, verdict: RecordedVerdict) -> &'static str {
+    match (direction, verdict) {
+        (Direction::Egress, RecordedVerdict::Refused) => "namegate refused",
+        (Direction::Egress, RecordedVerdict::Audited) => "namegate audited",
+        (Direction::Ingress, RecordedVerdict::Refused) => "namegate refused in",
+        (Direction::Ingress, RecordedVerdict::Audited) => "namegate audited in",
     }
 }
 
 /// The inverse of [`prefix`]; `None` for rules of others that log to the same group.
-fn read_prefix(text: &str) -> Option<RecordedVerdict> {
-    [RecordedVerdict::Refused, RecordedVerdict::Audited]
-        .into_iter()
-        .find(|verdict| prefix(*verdict) == text)
+fn read_prefix(text: &str) -> Option<(Direction, RecordedVerdict)> {
+    let verdicts = [RecordedVerdict::Refused, RecordedVerdict::Audited];
+    let of_direction = |direction| verdicts.map(|verdict| (direction, verdict));
+    let all = Direction::BOTH.into_iter().flat_map(of_direction);
+    all.into_iter()
+        .find(|(direction, verdict)| prefix(*direction, *verdict) == text)
 }
 
 /// Appends the records of a datagram to `records`, and returns how many logged packets are foreign
@@ -83,9 +102,10 @@ fn read_datagram(datagram: &[u8], records: &mut Vec<RecordedPacket>) -> usize {
     let mut strangers = 0;
     for message in NfnlMessages(datagram).filter(|message| message.kind == nflog::PACKET) {
         let record = nflog::read(&message).and_then(|logged| {
-            let verdict = read_prefix(logged.prefix)?;
+            let (direction, verdict) = read_prefix(logged.prefix)?;
             let packet = packet::read(logged.packet)?;
             Some(RecordedPacket {
+                direction,
                 verdict,
                 source: packet.source,
                 destination: packet.destination,
@@ -123,8 +143,10 @@ mod tests {
 
     #[test]
     fn a_prefix_is_read_as_it_was_written() {
-        for verdict in [RecordedVerdict::Refused, RecordedVerdict::Audited] {
-            assert_eq!(read_prefix(prefix(verdict)), Some(verdict));
+        for direction in Direction::BOTH {
+            for verdict in [RecordedVerdict::Refused, RecordedVerdict::Audited] {
+                assert_eq!(read_prefix(prefix(direction, verdict)), Some((direction, verdict)));
+            }
         }
         for text in ["", "namegate", "namegate passed", "namegate refused "] {
             assert_eq!(read_prefix(text), None, "{text}");
@@ -134,14 +156,23 @@ mod tests {
     #[test]
     fn a_datagram_holds_records_and_what_others_log() {
         let mut records = Vec::new();
-        let bytes = datagram(&["namegate refused", "ulogd", "namegate audited"]);
+        let bytes = datagram(&["namegate refused", "ulogd", "namegate audited in"]);
         assert_eq!(read_datagram(&bytes, &mut records), 1);
-        let told: Vec<_> = records.iter().map(|it| (it.verdict, it.detail)).collect();
+        let told: Vec<_> = records
+            .iter()
+            .map(|it| (it.direction, it.verdict, it.detail, it.governed_end()))
+            .collect();
+        let port = PacketDetail::Port(443);
         assert_eq!(
             told,
             [
-                (RecordedVerdict::Refused, PacketDetail::Port(443)),
-                (RecordedVerdict::Audited, PacketDetail::Port(443))
+                (Direction::Egress, RecordedVerdict::Refused, port, [10, 0, 0, 2].into()),
+                (
+                    Direction::Ingress,
+                    RecordedVerdict::Audited,
+                    port,
+                    [192, 0, 2, 1].into()
+                ),
             ]
         );
     }

@@ -1,4 +1,10 @@
-//! The base chains that decide about egress: `input` (to this node) and `forward` (through it).
+//! The base chains that decide: `forward` (through this node), where the programs of both ends are
+//! asked; `input` (to it), where only the sender's is; and `output` (from it), where only the
+//! receiver's is.
+//!
+//! This node's own packets (the kubelet's probes, Pods in the host's network) never pass `forward`,
+//! so without `output` no program of a receiver is asked about them. It exists only where the
+//! settings say that policies decide about the node too ([`LocalHost::Policy`]).
 
 use std::net::Ipv6Addr;
 
@@ -6,7 +12,7 @@ use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainType, NfHook};
 use policy::Protocol;
 
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, LocalHost};
 use crate::layout::IpFamily;
 
 use super::document::{ChainHook, NftDocument};
@@ -18,12 +24,23 @@ use super::{dispatch, interception, refusal, related, set_names, strangers};
 
 const INPUT: &str = "input";
 const FORWARD: &str = "forward";
+const OUTPUT: &str = "output";
+
+/// The names of the base chains of all settings.
+pub(super) fn hooks() -> impl Iterator<Item = String> {
+    [INPUT, FORWARD, OUTPUT].into_iter().map(str::to_owned)
+}
 
 /// RFC 4291 §2.7.
 const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
-    for (chain, hook) in [(INPUT, NfHook::Input), (FORWARD, NfHook::Forward)] {
+    let local_out = match desired.local_host {
+        LocalHost::Always => None,
+        LocalHost::Policy => Some((OUTPUT, NfHook::Output)),
+    };
+    let hooks = [(INPUT, NfHook::Input), (FORWARD, NfHook::Forward)];
+    for (chain, hook) in hooks.into_iter().chain(local_out) {
         document.base_chain(
             chain,
             ChainHook {
@@ -38,7 +55,14 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
             interception::pass_intercepted(document, chain, desired);
             interception::pass_to_listeners(document, chain, desired);
         }
-        document.rule(chain, [jump(dispatch::CHAIN)]);
+        if chain == OUTPUT {
+            interception::pass_untracked_answers(document, chain);
+        } else {
+            document.rule(chain, [jump(dispatch::CHAIN)]);
+        }
+        if chain != INPUT {
+            document.rule(chain, [jump(dispatch::RECEIVER_CHAIN)]);
+        }
     }
 }
 

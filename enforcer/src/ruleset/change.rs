@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::ProgramId;
-
-use crate::desired::{DesiredState, KernelTiers};
+use crate::desired::DesiredState;
 use crate::layout::{self, IpFamily, SetId, SetKind};
 use crate::netlink::objects::{Datatype, NewElement, SetSpec, TableCommand};
 use crate::netlink::table_snapshot::{self, SetLimits, SetShape, TableSnapshot};
 use crate::netlink::transaction::declared;
 
-use super::program_chains::{self, ProgramChain};
-use super::{ExistingObjects, closed_chains, have_the_same_frame, interception, refusal, table_sets};
+use super::chains_in_use::ChainsInUse;
+use super::program_chains::ProgramChain;
+use super::{
+    ExistingObjects, base, chain_names, closed_chains, have_the_same_frame, interception, refusal, table_sets,
+};
 
 /// A preparing transaction that has so many commands and elements takes no more. Each transaction
 /// holds the kernel's commit lock, which others need too. Prepared objects may come in several
@@ -47,7 +48,12 @@ impl RulesetChange {
         let switch = table_sets::changes(Some(before), after);
         let frame_replaces = (!have_the_same_frame(before, after)).then(|| frame_of(before));
         let sets = learned_sets(after);
-        if before.programs == after.programs {
+        let same_programs = before.programs == after.programs;
+        let (former, wanted) = match same_programs && before.dispatch == after.dispatch {
+            true => (ChainsInUse::default(), ChainsInUse::default()),
+            false => (ChainsInUse::of(before), ChainsInUse::of(after)),
+        };
+        if same_programs && former.are_those_of(&wanted) {
             return Self {
                 sets,
                 switch,
@@ -55,27 +61,12 @@ impl RulesetChange {
                 ..Self::default()
             };
         }
-        let (programs, audits) = (after.programs.keys(), audits_of(after));
-        let former_audits = audits_of(before);
-        let new_programs = programs.filter(|id| !before.programs.contains_key(id));
-        let new_audits = audits.iter().filter(|(id, _)| !former_audits.contains_key(id));
-        let new_audits = new_audits.map(|(_, audit)| program_chains::audit_chains(audit));
-        let new_programs = new_programs.map(|id| program_chains::chains(*id, &after.programs[id]));
-        let chains = new_audits
-            .chain(new_programs)
-            .map(|chains| written(chains, None))
-            .collect();
+        let chains = wanted.beside(&former).map(|chains| written(chains, None)).collect();
+        let gone_chains = former.beside(&wanted).flatten();
+        let gone_chains: Vec<Arc<str>> = gone_chains.map(|chain| chain.name).collect();
 
         let former_sets = learned_sets(before);
         let new_sets = sets.difference(&former_sets).copied().collect();
-        let gone_programs = before
-            .programs
-            .iter()
-            .filter(|(id, _)| !after.programs.contains_key(id));
-        let gone_audits = former_audits.iter().filter(|(id, _)| !audits.contains_key(id));
-        let gone_chains = gone_programs.flat_map(|(id, program)| program_chains::chains(*id, program));
-        let gone_chains = gone_chains.chain(gone_audits.flat_map(|(_, audit)| program_chains::audit_chains(audit)));
-        let gone_chains: Vec<Arc<str>> = gone_chains.map(|chain| chain.name).collect();
         let gone_sets = former_sets.difference(&sets).map(|set| set.to_string().into());
         Self {
             removal: removal(&gone_chains, gone_sets),
@@ -96,13 +87,7 @@ impl RulesetChange {
         let sets = learned_sets(after);
         let stands = |set: &&SetId| existing.sets.contains(&set.to_string());
         let new_sets = sets.iter().filter(|set| !stands(set)).copied().collect();
-        let audits = audits_of(after);
-        let chains = audits.values().map(|audit| program_chains::audit_chains(audit));
-        let programs = after
-            .programs
-            .iter()
-            .map(|(id, program)| program_chains::chains(*id, program));
-        let chains: Vec<Vec<ProgramChain>> = chains.chain(programs).collect();
+        let chains: Vec<Vec<ProgramChain>> = ChainsInUse::of(after).beside(&ChainsInUse::default()).collect();
 
         let mut foreign = existing.clone();
         for chain in chains.iter().flatten() {
@@ -125,7 +110,8 @@ impl RulesetChange {
         // rules, and such a packet would pass. Our own hooks, which no set refers to, are deleted
         // with the frame, so that nothing is intercepted twice.
         let mut frame = super::frame_chains(after);
-        frame.extend(closed_chains::chains().chain(interception::hooks()));
+        let hooks = base::hooks().chain(closed_chains::hooks()).chain(interception::hooks());
+        frame.extend(hooks);
         let foreign_chains: Vec<Arc<str>> = foreign
             .chains
             .difference(&frame)
@@ -157,7 +143,7 @@ impl RulesetChange {
         let frame = super::frame_forms(after);
         let hook = |name: &String| frame.get(name).and_then(|form| form.hook.as_ref());
         let has_place = |(name, chain): (&String, &table_snapshot::ChainInfo)| chain.hook.as_ref() == hook(name);
-        let is_ours = |name: &str| frame.contains_key(name) || program_chains::is_chain_name(name);
+        let is_ours = |name: &str| frame.contains_key(name) || chain_names::is_of_program(name);
         set_forms(after).into_iter().all(is_set)
             && existing.chains.iter().filter(|(name, _)| is_ours(name)).all(has_place)
     }
@@ -240,11 +226,6 @@ pub(crate) fn set_forms(desired: &DesiredState) -> BTreeMap<String, (SetShape, S
         .iter()
         .map(|set| (set.to_string(), declared(&form(set, capacity))));
     of_table.chain(learned).collect()
-}
-
-fn audits_of(desired: &DesiredState) -> BTreeMap<ProgramId, &KernelTiers> {
-    let audited = desired.programs.values().filter_map(|program| program.audited.as_ref());
-    audited.map(|audited| (audited.id, audited)).collect()
 }
 
 /// The commands that write chains. The chains call none but each other, and chains that exist

@@ -278,6 +278,24 @@ pub(super) fn pass_to_listeners(document: &mut NftDocument<'_>, chain: &str, des
     }
 }
 
+/// Lets answers of a known resolver on this node pass, where connection tracking is switched off
+/// for them (NodeLocal DNSCache), so that nothing shows that they answer.
+pub(super) fn pass_untracked_answers(document: &mut NftDocument<'_>, chain: &str) {
+    for family in IpFamily::BOTH {
+        let answering = concat([source(family), header("th", "sport")]);
+        document.rule(
+            chain,
+            [
+                has_any(conntrack("state", None), word("untracked")),
+                is_of(family),
+                is_tcp_or_udp(),
+                is(answering, named_set(&set_names::resolvers(family))),
+                accept(),
+            ],
+        );
+    }
+}
+
 /// Lets a lookup to a known resolver pass, or refuses it, as the fail mode says. A lookup gets here
 /// when it was not intercepted because no agent is alive.
 pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, desired: &DesiredState) {

@@ -1,4 +1,10 @@
-//! The chains of a program, for each family.
+//! The chains of a program, for each direction and family.
+//!
+//! A program reads the address of the *other end* and the port of the *receiver*. So at egress the
+//! address is the destination's, and at ingress, in chains named `in4-X`, `in6-X` and `ai4-T`, the
+//! source's; all else is the same, and so are the sets, which are named by the tiers alone. Names
+//! select no sources: the tiers of ingress programs have no rules about names, and nothing is
+//! learned into their sets.
 //!
 //! They follow from the program alone, so that the chains of a program that stays are never
 //! touched.
@@ -27,37 +33,37 @@
 //! ```
 //!
 //! # Verdicts
-//! A packet that is allowed *returns* from its program to the caller of `dispatch`, where another
-//! program may be asked about it. No rule here accepts. No rule uses `jump` either, so that
-//! `return` leaves the whole program from any of its chains. A packet that is denied goes to a
+//! A packet that is allowed *returns* from its program to the caller of its dispatch: behind the
+//! sender's program the receiver's is asked. No rule here accepts. No rule uses `jump` either, so
+//! that `return` leaves the whole program from any of its chains. A packet that is denied goes to a
 //! chain of [`refusal`].
 //!
 //! # What a packet costs
 //! The number of lookups does not depend on the number of rules, names, addresses and prefixes. For
 //! each of four classes there are at most three: the exact set, the set of the port's range, the
 //! set for every port. One lookup finds that range, two find the zone of the address, and three are
-//! among prefixes. That is at most 4 × 3 + 1 + 2 + 3 = 18, as [`longest_path`] counts; twice that
-//! where policies are in mode audit. A usual program, which only allows names and objects on single
-//! ports, costs one, because sets that [`SetLayout`](policy::classifier::SetLayout) excludes are
-//! not looked up.
+//! among prefixes. That is at most 4 × 3 + 1 + 2 + 3 = 18, as
+//! [`longest_path`](super::longest_path) counts; twice that where policies are in mode audit, and
+//! as much again where a program of the other end decides too. A usual program, which only allows
+//! names and objects on single ports, costs one, because sets that
+//! [`SetLayout`](policy::classifier::SetLayout) excludes are not looked up.
 //!
 //! The prefixes of a zone are merged into disjoint intervals, each with one verdict for all traffic
 //! (the *base*) and exceptions from it. A base that is the default verdict needs no lookup. So only
 //! the other verdict needs a set, and plain sets suffice. A verdict map would be slow, because the
 //! kernel walks the chain of each element's verdict whenever it validates the table.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use policy::classifier::{AddressInterval, Classifier, SetClass};
-use policy::{AddressZone, DenyResponse, PortRange, ProgramId, Protocol, Verdict};
+use policy::{AddressZone, Direction, PortRange, ProgramId, Protocol, Verdict};
 
 use crate::desired::{KernelProgram, KernelTiers};
 use crate::layout::{self, IpFamily, SetId, SetKind};
 use crate::netlink::objects::{self, NftRule, PacketField, RuleLookup, RuleMatch};
 use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 
-use super::{refusal, set_names};
+use super::{chain_names, refusal, set_names};
 
 /// A chain with its rules. In a list of chains, those that it goes to stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,92 +72,36 @@ pub(crate) struct ProgramChain {
     pub(crate) rules: Vec<NftRule>,
 }
 
-/// The name of a program's chain.
-pub(crate) fn chain_name(id: ProgramId, family: IpFamily) -> String {
-    format!("ep{family}-{id}")
-}
-
-fn audit_chain_name(id: ProgramId, family: IpFamily) -> String {
-    format!("au{family}-{id}")
-}
-
-/// Whether a chain's name is that of a program's chain, of this version or another.
-pub(crate) fn is_chain_name(name: &str) -> bool {
-    let kinds = ["ep4-", "ep6-", "au4-", "au6-"];
-    kinds.iter().any(|kind| name.starts_with(kind))
-}
-
 /// The chains of a program, without those of its audited tiers.
-pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain> {
-    let refuse = match program.response {
-        None => refusal::CHAIN,
-        Some(DenyResponse::Reject) => refusal::REJECT_CHAIN,
-        Some(DenyResponse::Drop) => refusal::DROP_CHAIN,
-    };
+pub(crate) fn chains(direction: Direction, id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain> {
+    let refuse = refusal::chain(direction, program.response);
     let of_family = |family| {
         let allow = match &program.audited {
             None => objects::NftVerdict::Return,
-            Some(audited) => goto(&audit_chain_name(audited.id, family)),
+            Some(audited) => goto(&chain_names::audit(direction, audited.id, family)),
         };
-        write_chains(chain_name(id, family), family, &program.enforced, allow, goto(refuse))
+        let name = chain_names::program(direction, id, family);
+        write_chains(name, direction, family, &program.enforced, [allow, goto(refuse)])
     };
     IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
 
 /// The chains that evaluate all policies, those in mode audit included. They refuse nothing.
-pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<ProgramChain> {
+pub(crate) fn audit_chains(direction: Direction, audited: &KernelTiers) -> Vec<ProgramChain> {
+    let verdicts = || [objects::NftVerdict::Return, goto(refusal::audited_chain(direction))];
     let of_family = |family| {
-        let name = audit_chain_name(audited.id, family);
-        write_chains(
-            name,
-            family,
-            audited,
-            objects::NftVerdict::Return,
-            goto(refusal::AUDITED_CHAIN),
-        )
+        let name = chain_names::audit(direction, audited.id, family);
+        write_chains(name, direction, family, audited, verdicts())
     };
     IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
 
-/// The most lookups that a packet costs in the chains of a program.
-pub fn longest_path(program: &KernelProgram) -> usize {
-    let id = ProgramId(0);
-    let audited = program.audited.iter().flat_map(audit_chains);
-    let chains: BTreeMap<Arc<str>, Vec<NftRule>> = chains(id, program)
-        .into_iter()
-        .chain(audited)
-        .map(|chain| (chain.name, chain.rules))
-        .collect();
-    let of_family = |family| path(&chains, &chain_name(id, family));
-    IpFamily::BOTH.into_iter().map(of_family).max().unwrap_or(0)
-}
-
-fn path(chains: &BTreeMap<Arc<str>, Vec<NftRule>>, name: &str) -> usize {
-    let beyond = |verdict: &objects::NftVerdict| match verdict {
-        objects::NftVerdict::Accept | objects::NftVerdict::Drop | objects::NftVerdict::Return => 0,
-        objects::NftVerdict::Goto(chain) => path(chains, chain),
-    };
-    let (mut so_far, mut longest) = (0, 0);
-    for rule in chains.get(name).into_iter().flatten() {
-        let mut verdicts: Vec<&objects::NftVerdict> = rule.verdict.iter().collect();
-        if let RuleMatch::In(_, lookup) = &rule.test {
-            so_far += 1;
-            if let RuleLookup::Verdicts(pairs) = lookup {
-                verdicts.extend(pairs.iter().map(|(_, verdict)| verdict));
-            }
-        }
-        let behind = verdicts.into_iter().map(beyond).max().unwrap_or(0);
-        longest = longest.max(so_far + behind);
-    }
-    longest.max(so_far)
-}
-
 fn write_chains(
     name: String,
+    direction: Direction,
     family: IpFamily,
     evaluation: &KernelTiers,
-    allow: objects::NftVerdict,
-    deny: objects::NftVerdict,
+    [allow, deny]: [objects::NftVerdict; 2],
 ) -> Vec<ProgramChain> {
     let intervals = AddressZone::ALL.map(|place| {
         let mut intervals = evaluation.classifier.intervals(place);
@@ -160,6 +110,7 @@ fn write_chains(
     });
     let mut writer = ProgramWriter {
         name,
+        direction,
         family,
         tiers: evaluation.id,
         classifier: &evaluation.classifier,
@@ -183,6 +134,7 @@ enum TrafficKind {
 
 struct ProgramWriter<'a> {
     name: String,
+    direction: Direction,
     family: IpFamily,
     tiers: ProgramId,
     classifier: &'a Classifier,
@@ -240,9 +192,12 @@ impl ProgramWriter<'_> {
         }
     }
 
-    /// The peer's address, which is the destination, because programs decide about egress only.
+    /// The address of the other end. The port is the receiver's in both directions.
     fn peer(&self) -> PacketField {
-        PacketField::Destination(self.family)
+        match self.direction {
+            Direction::Egress => PacketField::Destination(self.family),
+            Direction::Ingress => PacketField::Source(self.family),
+        }
     }
 
     /// The rules of a chain. The chains that it goes to are added before.

@@ -5,35 +5,96 @@
 
 use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
-use policy::{DenyResponse, Protocol};
+use policy::{DenyResponse, Direction, Protocol};
 
 use crate::desired::DesiredState;
 use crate::layout::IpFamily;
-use crate::records;
+use crate::records::{self, RecordedVerdict};
 
 use super::document::NftDocument;
 use super::expression::{is, is_not, is_of, protocol, protocol_value, return_};
 
-/// The named counter of refused IPv4 packets.
-pub const REFUSED_V4: &str = "refused4";
-/// The named counter of refused IPv6 packets.
-pub const REFUSED_V6: &str = "refused6";
-/// The named counter of IPv4 packets that pass only because a policy is in mode audit.
-pub const AUDITED_V4: &str = "audited4";
-/// The same for IPv6 packets.
-pub const AUDITED_V6: &str = "audited6";
-
-/// The chain that refuses as [`DesiredState::refusal`] says.
+/// The chain that refuses packets as [`DesiredState::refusal`] says, at egress.
 pub(crate) const CHAIN: &str = "refuse";
-/// The chain that rejects, whatever the setting.
-pub(crate) const REJECT_CHAIN: &str = "refuse-reject";
-/// The chain that drops, whatever the setting.
+/// The chain that drops them, whatever the setting.
 pub(crate) const DROP_CHAIN: &str = "refuse-drop";
-/// The chain for packets that audited policies would refuse.
-pub(crate) const AUDITED_CHAIN: &str = "audited";
+
+/// The chains of one direction, by which samples and counters tell the directions apart.
+struct DirectionChains {
+    /// Refuses as [`DesiredState::refusal`] says.
+    configured: &'static str,
+    /// Rejects, whatever the setting.
+    reject: &'static str,
+    /// Drops, whatever the setting.
+    drop: &'static str,
+    /// For packets that audited policies would refuse.
+    audited: &'static str,
+}
+
+const OF_EGRESS: DirectionChains = DirectionChains {
+    configured: CHAIN,
+    reject: "refuse-reject",
+    drop: DROP_CHAIN,
+    audited: "audited",
+};
+const OF_INGRESS: DirectionChains = DirectionChains {
+    configured: "refuse-in",
+    reject: "refuse-in-reject",
+    drop: "refuse-in-drop",
+    audited: "audited-in",
+};
 
 /// All of these chains. Programs refer to them, so they are made before programs are.
-pub(crate) const CHAINS: [&str; 4] = [CHAIN, REJECT_CHAIN, DROP_CHAIN, AUDITED_CHAIN];
+pub(crate) const CHAINS: [&str; 8] = [
+    OF_EGRESS.configured,
+    OF_EGRESS.reject,
+    OF_EGRESS.drop,
+    OF_EGRESS.audited,
+    OF_INGRESS.configured,
+    OF_INGRESS.reject,
+    OF_INGRESS.drop,
+    OF_INGRESS.audited,
+];
+
+/// The named counter of packets of one family that were refused, or that pass only because a policy
+/// is in mode audit.
+pub(crate) fn counter(direction: Direction, verdict: RecordedVerdict, family: IpFamily) -> &'static str {
+    use Direction::{Egress, Ingress};
+    use IpFamily::{V4, V6};
+    use RecordedVerdict::{Audited, Refused};
+    match (direction, verdict, family) {
+        (Egress, Refused, V4) => "refused4",
+        (Egress, Refused, V6) => "refused6",
+        (Egress, Audited, V4) => "audited4",
+        (Egress, Audited, V6) => "audited6",
+        (Ingress, Refused, V4) => "refused-in4",
+        (Ingress, Refused, V6) => "refused-in6",
+        (Ingress, Audited, V4) => "audited-in4",
+        (Ingress, Audited, V6) => "audited-in6",
+    }
+}
+
+/// The chain that refuses packets: with this response, or as [`DesiredState::refusal`] says.
+pub(crate) fn chain(direction: Direction, response: Option<DenyResponse>) -> &'static str {
+    let chains = of(direction);
+    match response {
+        None => chains.configured,
+        Some(DenyResponse::Reject) => chains.reject,
+        Some(DenyResponse::Drop) => chains.drop,
+    }
+}
+
+/// The chain for packets that audited policies would refuse.
+pub(crate) fn audited_chain(direction: Direction) -> &'static str {
+    of(direction).audited
+}
+
+fn of(direction: Direction) -> DirectionChains {
+    match direction {
+        Direction::Egress => OF_EGRESS,
+        Direction::Ingress => OF_INGRESS,
+    }
+}
 
 /// Rejections a second, and their burst. Beyond it refused packets are dropped, so that nobody can
 /// make this node flood others; it is high enough for every application to fail at once in ordinary
@@ -44,51 +105,61 @@ const REJECTS: (u32, u32) = (1000, 500);
 const RECORDS: (u32, u32) = (100, 50);
 
 pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
-    let refused = [(IpFamily::V4, REFUSED_V4), (IpFamily::V6, REFUSED_V6)];
-    let audited = [(IpFamily::V4, AUDITED_V4), (IpFamily::V6, AUDITED_V6)];
-    for counter in [REFUSED_V4, REFUSED_V6, AUDITED_V4, AUDITED_V6] {
-        document.counter(counter);
+    for direction in Direction::BOTH {
+        for verdict in [RecordedVerdict::Refused, RecordedVerdict::Audited] {
+            for family in IpFamily::BOTH {
+                document.counter(counter(direction, verdict, family));
+            }
+        }
+        chains_of(document, desired, direction);
     }
+}
+
+fn chains_of(document: &mut NftDocument<'_>, desired: &DesiredState, direction: Direction) {
+    let DirectionChains {
+        configured,
+        reject: rejecting,
+        drop: dropping,
+        audited,
+    } = of(direction);
     for (chain, refusal) in [
-        (CHAIN, desired.refusal),
-        (REJECT_CHAIN, DenyResponse::Reject),
-        (DROP_CHAIN, DenyResponse::Drop),
+        (configured, desired.refusal),
+        (rejecting, DenyResponse::Reject),
+        (dropping, DenyResponse::Drop),
     ] {
         document.chain(chain);
-        record(document, chain, desired.records, records::RecordedVerdict::Refused);
-        count(document, chain, refused);
+        record(document, chain, desired.records, direction, RecordedVerdict::Refused);
         if refusal == DenyResponse::Reject {
             reject(document, chain);
         }
         document.rule(chain, [Statement::Drop(None)]);
     }
-    document.chain(AUDITED_CHAIN);
-    record(
-        document,
-        AUDITED_CHAIN,
-        desired.records,
-        records::RecordedVerdict::Audited,
-    );
-    count(document, AUDITED_CHAIN, audited);
-    document.rule(AUDITED_CHAIN, [return_()]);
+    document.chain(audited);
+    record(document, audited, desired.records, direction, RecordedVerdict::Audited);
+    document.rule(audited, [return_()]);
 }
 
-fn record(document: &mut NftDocument<'_>, chain: &str, group: Option<u16>, verdict: records::RecordedVerdict) {
-    let Some(group) = group else { return };
-    let log = Log {
-        prefix: Some(records::prefix(verdict).into()),
-        group: Some(group.into()),
-        snaplen: None,
-        queue_threshold: None,
-        level: None,
-        flags: None,
-    };
-    document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
-}
-
-fn count(document: &mut NftDocument<'_>, chain: &str, counters: [(IpFamily, &'static str); 2]) {
-    for (family, counter) in counters {
-        let count = Statement::Counter(Counter::Named(counter.into()));
+/// Samples a packet for the group, and counts it.
+fn record(
+    document: &mut NftDocument<'_>,
+    chain: &str,
+    group: Option<u16>,
+    direction: Direction,
+    verdict: RecordedVerdict,
+) {
+    if let Some(group) = group {
+        let log = Log {
+            prefix: Some(records::prefix(direction, verdict).into()),
+            group: Some(group.into()),
+            snaplen: None,
+            queue_threshold: None,
+            level: None,
+            flags: None,
+        };
+        document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
+    }
+    for family in IpFamily::BOTH {
+        let count = Statement::Counter(Counter::Named(counter(direction, verdict, family).into()));
         document.rule(chain, [is_of(family), count]);
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! [`table_sets`](super::table_sets) fills them, and the frame's rules look things up in them.
 
+use policy::Direction;
+
 use crate::layout::IpFamily;
 
 /// The links that lead to local pods.
@@ -12,12 +14,16 @@ pub(super) const GOVERNED_LINKS: &str = "governed-links";
 /// The links among [`POD_LINKS`] that lead to several pods, with sources in [`link_networks`].
 pub(super) const SHARED_LINKS: &str = "shared-links";
 
-/// The map from source addresses to the chains of their programs.
-pub(super) fn dispatch(family: IpFamily) -> String {
-    format!("dispatch{family}")
+/// The map from addresses to the chains of their programs: from sources at egress, from
+/// destinations at ingress.
+pub(super) fn dispatch(direction: Direction, family: IpFamily) -> String {
+    match direction {
+        Direction::Egress => format!("dispatch{family}"),
+        Direction::Ingress => format!("dispatch-in{family}"),
+    }
 }
 
-/// The sources that are refused although no program governs them.
+/// The sources and destinations that are refused although no program governs them.
 pub(super) fn unknown(family: IpFamily) -> String {
     format!("unknown{family}")
 }

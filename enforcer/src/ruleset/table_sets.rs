@@ -1,4 +1,4 @@
-//! The sets that the whole table uses, beside the learned ones: which program governs a source,
+//! The sets that the whole table uses, beside the learned ones: which programs govern an address,
 //! whose lookups are intercepted, where an address lies.
 //!
 //! Rules only refer to these sets. When pods, nodes and resolvers come and go, only elements
@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use policy::Direction;
 
 use crate::desired::{DesiredState, ResolverBinding};
 use crate::layout::{ALIVE_SET, IpFamily};
@@ -17,8 +19,7 @@ use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 use crate::netlink::table_snapshot::RawElement;
 use crate::pod_links::PodLinks;
 
-use super::program_chains::chain_name;
-use super::{refusal, set_names, zones};
+use super::{chain_names, refusal, set_names, zones};
 
 /// The contents of a set.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,11 +48,12 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
             ranges: true,
             ..form([address], None)
         };
+        let verdicts = |direction| {
+            let name = set_names::dispatch(direction, family);
+            (name.into(), form([address], Some(MapValueType::Verdict)))
+        };
+        forms.extend(Direction::BOTH.map(verdicts));
         forms.extend([
-            (
-                set_names::dispatch(family).into(),
-                form([address], Some(MapValueType::Verdict)),
-            ),
             (set_names::unknown(family).into(), ranges()),
             (
                 set_names::link_sources(family).into(),
@@ -114,6 +116,7 @@ fn have_the_same_contents(a: &DesiredState, b: &DesiredState) -> bool {
         programs: _,
         members: _,
         dispatch,
+        local_host,
         intercepted,
         resolvers,
         listening,
@@ -129,7 +132,7 @@ fn have_the_same_contents(a: &DesiredState, b: &DesiredState) -> bool {
         capacity,
     } = a;
     *table == b.table
-        && *dispatch == b.dispatch
+        && (dispatch, *local_host) == (&b.dispatch, b.local_host)
         && *intercepted == b.intercepted
         && *resolvers == b.resolvers
         && *listening == b.listening
@@ -222,11 +225,12 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
     });
     let hosts = bindings.iter().map(|binding| binding.asked.ip());
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
-    vec![
-        (
-            set_names::dispatch(family),
-            SetContent::Elements(verdicts(desired, family)),
-        ),
+    let of_directions = Direction::BOTH.map(|direction| {
+        let verdicts = verdicts(desired, direction, family);
+        (set_names::dispatch(direction, family), SetContent::Elements(verdicts))
+    });
+    let mut contents = Vec::from(of_directions);
+    contents.extend([
         (
             set_names::unknown(family),
             SetContent::Ranges(zones::ranges(desired.unknown.iter().copied(), family)),
@@ -274,7 +278,8 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
                 )))
             }),
         ),
-    ]
+    ]);
+    contents
 }
 
 /// The bindings of a family, sorted; of each resolver one.
@@ -291,20 +296,17 @@ fn bindings(desired: &DesiredState, family: IpFamily) -> Vec<ResolverBinding> {
     bindings
 }
 
-fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<SetKey, Option<MapValue>> {
-    let sources = desired
-        .dispatch
-        .egress
-        .iter()
-        .filter(|(source, _)| IpFamily::of(**source) == family);
-    let verdicts = sources.map(|(source, id)| {
+fn verdicts(desired: &DesiredState, direction: Direction, family: IpFamily) -> BTreeMap<SetKey, Option<MapValue>> {
+    let of_family = desired.dispatch[direction].iter();
+    let of_family = of_family.filter(|(address, _)| IpFamily::of(**address) == family);
+    let verdicts = of_family.map(|(address, id)| {
         // A program that is not there cannot allow anything.
         let chain = match desired.programs.contains_key(id) {
-            true => chain_name(*id, family),
-            false => refusal::CHAIN.to_owned(),
+            true => chain_names::program(direction, *id, family),
+            false => refusal::chain(direction, None).to_owned(),
         };
         let verdict = MapValue::Verdict(NftVerdict::Goto(chain.into()));
-        (address_key(*source), Some(verdict))
+        (address_key(*address), Some(verdict))
     });
     verdicts.collect()
 }

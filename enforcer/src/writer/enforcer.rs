@@ -7,12 +7,14 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use clock::Time;
+use policy::{Direction, PerDirection};
 use tokio::sync::{oneshot, watch};
 
 use crate::audit::Integrity;
 use crate::desired::DesiredState;
-use crate::layout::Element;
-use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
+use crate::layout::{Element, IpFamily};
+use crate::records::RecordedVerdict;
+use crate::ruleset::refusal;
 
 use super::admission_request::{self, AdmissionRequest};
 use super::commit_token::CommitToken;
@@ -321,20 +323,30 @@ impl Enforcer {
         self.shared.mirror().live(clock::now())
     }
 
-    /// Packets that our table has refused, IPv4 and IPv6, from its counters in the network
-    /// namespace of the calling thread. This asks the kernel, so it is for a scrape and not for a
-    /// hot path. `None` when the counters cannot be read, for example before the first
+    /// Packets that our table has refused in each direction, IPv4 and IPv6, from its counters in
+    /// the network namespace of the calling thread. This asks the kernel, so it is for a scrape and
+    /// not for a hot path. `None` when the counters cannot be read, for example before the first
     /// installation.
-    pub fn refused_packets(&self) -> Option<[u64; 2]> {
-        let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
-        Some([*counters.get(REFUSED_V4)?, *counters.get(REFUSED_V6)?])
+    pub fn refused_packets(&self) -> Option<PerDirection<[u64; 2]>> {
+        self.counted(RecordedVerdict::Refused)
     }
 
     /// Packets that passed only because a policy is in mode audit; read as
     /// [`refused_packets`](Self::refused_packets).
-    pub fn audited_packets(&self) -> Option<[u64; 2]> {
+    pub fn audited_packets(&self) -> Option<PerDirection<[u64; 2]>> {
+        self.counted(RecordedVerdict::Audited)
+    }
+
+    fn counted(&self, verdict: RecordedVerdict) -> Option<PerDirection<[u64; 2]>> {
         let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
-        Some([*counters.get(AUDITED_V4)?, *counters.get(AUDITED_V6)?])
+        let of = |direction| {
+            let [v4, v6] = IpFamily::BOTH.map(|family| counters.get(refusal::counter(direction, verdict, family)));
+            Some([*v4?, *v6?])
+        };
+        Some(PerDirection {
+            egress: of(Direction::Egress)?,
+            ingress: of(Direction::Ingress)?,
+        })
     }
 
     /// Ends interception in fail-mode open by removing the heartbeat; admissions of lookups that

@@ -161,7 +161,7 @@ impl KernelWriter<NfTables> {
                 let mut existing = existing(structure);
                 if is_closed {
                     existing.table = true;
-                    existing.chains.extend(closed_chains::chains());
+                    existing.chains.extend(closed_chains::chains(desired));
                 }
                 RulesetChange::onto(&existing, desired)
             }

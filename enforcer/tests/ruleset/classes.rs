@@ -339,6 +339,9 @@ fn samples_of_refused_and_audited_packets_go_to_the_group() {
         ("refuse", "namegate refused"),
         ("refuse-drop", "namegate refused"),
         ("audited", "namegate audited"),
+        ("refuse-in", "namegate refused in"),
+        ("refuse-in-reject", "namegate refused in"),
+        ("audited-in", "namegate audited in"),
     ] {
         let listing = lab.nft(&format!("list chain inet namegate {chain}"));
         let log = format!("limit rate 100/second burst 50 packets log prefix \"{prefix}\" group 78");

@@ -34,6 +34,10 @@ pub(crate) const OUTSIDE: [&str; 6] = ["10.77.0.2", "10.88.0.1", "10.88.0.2", "f
 pub(crate) const POD_V4: &str = "10.66.0.2";
 /// Its other address.
 pub(crate) const POD_V6: &str = "fd66:0:0:0::2";
+/// The other pod.
+pub(crate) const OTHER_V4: &str = "10.66.1.2";
+/// Its other address.
+pub(crate) const OTHER_V6: &str = "fd66:0:0:1::2";
 /// The node, as the pod sees it.
 pub(crate) const NODE_V4: &str = "10.66.0.1";
 
@@ -160,6 +164,11 @@ impl Lab {
     /// How many packets passed that audited policies would refuse.
     pub(crate) fn audited(&self) -> u64 {
         packets_of(&self.nft("list counters table inet namegate"), "audited")
+    }
+
+    /// How many packets the named counter has counted, for both families.
+    pub(crate) fn counted(&self, name: &str) -> u64 {
+        packets_of(&self.nft("list counters table inet namegate"), name)
     }
 
     /// How many packets were refused.

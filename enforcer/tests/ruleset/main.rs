@@ -9,6 +9,7 @@
 mod classes;
 mod document;
 mod egress;
+mod ingress;
 mod interception;
 mod lab;
 mod listing;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
-use enforcer::{DesiredState, Element, FailMode, Interception, KernelProgram, KernelTiers};
+use enforcer::{DesiredState, Element, FailMode, Interception, KernelProgram, KernelTiers, LocalHost};
 use ipnet::IpNet;
 use names::Pattern;
 use policy::classifier::{AddressContext, Classifier};
@@ -96,6 +96,7 @@ pub(crate) fn desired() -> DesiredState {
         programs: BTreeMap::new(),
         members: BTreeMap::new(),
         dispatch: PerDirection::default(),
+        local_host: LocalHost::Always,
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),
@@ -141,6 +142,25 @@ pub(crate) fn governs_by<const N: usize>(
         desired.dispatch.egress.insert(address, id);
         desired.intercepted.insert(address);
     }
+    desired
+}
+
+/// The same with a program for what these addresses get.
+pub(crate) fn receives<const N: usize>(
+    mut desired: DesiredState,
+    addresses: [&str; N],
+    id: ProgramId,
+    enforced: KernelTiers,
+    audited: Option<KernelTiers>,
+) -> DesiredState {
+    let program = KernelProgram {
+        enforced,
+        audited,
+        response: None,
+    };
+    desired.programs.insert(id, Arc::new(program));
+    let addresses = addresses.map(|address| (address.parse().unwrap(), id));
+    desired.dispatch.ingress.extend(addresses);
     desired
 }
 

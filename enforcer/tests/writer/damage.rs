@@ -13,6 +13,7 @@ use clock::{Time, now};
 use enforcer::audit::{DamageKind, Integrity};
 use enforcer::pod_links::PodLinks;
 use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, ResolverBinding};
+use policy::PerDirection;
 
 use crate::namespace::{inside, kernel_holds, listed, nft, patience, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, element, whole};
@@ -24,6 +25,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// A desired state with something in every set of the table.
 fn full() -> DesiredState {
     let socket = |text: &str| text.parse().unwrap();
+    let both = desired([ONE, TWO], 1000);
     DesiredState {
         intercepted: [[10, 66, 0, 1].into()].into(),
         resolvers: vec![ResolverBinding {
@@ -43,7 +45,11 @@ fn full() -> DesiredState {
         servers: [socket("10.53.0.53:53")].into(),
         interception: Interception::Dnat,
         fail_mode: FailMode::Open,
-        ..desired([ONE, TWO], 1000)
+        dispatch: PerDirection {
+            ingress: [([10, 66, 0, 3].into(), ONE)].into(),
+            ..both.dispatch.clone()
+        },
+        ..both
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clock::now;
 use enforcer::layout::IpFamily;
-use enforcer::{DesiredState, Enforcer};
+use enforcer::{DesiredState, Enforcer, LocalHost};
 
 use crate::namespace::{inside, nft, run, seconds};
 use crate::programs::{ONE, TWO, desired, group, whole};
@@ -117,13 +117,13 @@ fn no_packet_meets_a_half_state_while_programs_change_places() {
         let denied = UdpSocket::bind("10.99.0.2:443").unwrap();
         denied.set_nonblocking(true).unwrap();
         for to in ["10.99.0.1:443", "10.99.0.2:443"] {
-            let sender = Sender::to(to);
+            let sender = Sender::new("10.66.0.1:0", to);
             for _ in 0..50 {
                 install(TWO).await.unwrap();
                 install(ONE).await.unwrap();
             }
             assert!(sender.stop() > 0);
-            let [refused, _] = enforcer.refused_packets().unwrap();
+            let [refused, _] = enforcer.refused_packets().unwrap().egress;
             assert_eq!(
                 refused > 0,
                 to.starts_with("10.99.0.2"),
@@ -134,17 +134,105 @@ fn no_packet_meets_a_half_state_while_programs_change_places() {
     });
 }
 
-/// Sends datagrams from the endpoint's address as fast as it can.
+/// As the former test, for what an endpoint gets: here the programs judge by the source.
+#[test]
+fn no_packet_meets_a_half_state_while_the_receivers_programs_change_places() {
+    inside(|| async {
+        run("ip", &["addr", "add", "10.99.0.0/16", "dev", "lo"], "").unwrap();
+        run("ip", &["addr", "add", "10.66.0.1/32", "dev", "lo"], "").unwrap();
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let install = |program| {
+            let end = now() + seconds(60);
+            let learned = move || vec![(whole(program, "10.99.0.1"), end)];
+            enforcer.install(receiving(program), learned)
+        };
+        install(ONE).await.unwrap();
+        let receiver = UdpSocket::bind("10.66.0.1:443").unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        for from in ["10.99.0.2:0", "10.99.0.1:0"] {
+            let sender = Sender::new(from, "10.66.0.1:443");
+            for _ in 0..50 {
+                install(TWO).await.unwrap();
+                install(ONE).await.unwrap();
+            }
+            assert!(sender.stop() > 0);
+            let is_allowed = from.starts_with("10.99.0.1");
+            let [refused, _] = enforcer.refused_packets().unwrap().ingress;
+            assert_eq!(refused > 0, !is_allowed, "{refused} packets from {from} were refused");
+            assert_eq!(receiver.recv(&mut [0; 8]).is_ok(), is_allowed, "from {from}");
+            // The next turn counts from nothing.
+            nft("reset counters table inet namegate");
+        }
+        let listing = run("nft", &["list", "table", "inet", "namegate"], "").unwrap();
+        assert!(listing.contains(&format!("in4-{ONE}")) && !listing.contains(&format!("in4-{TWO}")));
+    });
+}
+
+/// A program for what 10.66.0.1 gets, of this node too.
+fn receiving(program: policy::ProgramId) -> DesiredState {
+    let mut wanted = desired([program], 10);
+    wanted.dispatch.ingress = std::mem::take(&mut wanted.dispatch.egress);
+    wanted.local_host = LocalHost::Policy;
+    wanted
+}
+
+/// Who receives what is no business of an agent's life: the next one finds it in force, closed or
+/// open, and changes it by elements.
+#[test]
+fn the_next_agent_adopts_what_receivers_programs_look_up() {
+    inside(|| async {
+        run("ip", &["addr", "add", "10.99.0.0/16", "dev", "lo"], "").unwrap();
+        run("ip", &["addr", "add", "10.66.0.1/32", "dev", "lo"], "").unwrap();
+        let passes = |from: &str| {
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            // What the output hook refuses is an error to the sender.
+            socket.send_to(b"?", "10.66.0.1:443").is_ok()
+        };
+        let mut wanted = receiving(ONE);
+        wanted.members = [(ONE, [whole(ONE, "10.99.0.1")].into_iter().collect())].into();
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(wanted.clone(), Vec::new).await.unwrap();
+        assert!(passes("10.99.0.1") && !passes("10.99.0.2"));
+        let sets = || run("nft", &["-a", "list", "sets"], "").unwrap();
+        let handle = |listing: &str| {
+            let line = listing
+                .lines()
+                .find(|line| line.contains(&group(ONE, IpFamily::V4).to_string()));
+            line.unwrap().to_owned()
+        };
+        let stood = handle(&sets());
+        enforcer.shut_down().await;
+        assert!(passes("10.99.0.1") && !passes("10.99.0.2"), "while no agent lives");
+
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(wanted.clone(), Vec::new).await.unwrap();
+        assert!(passes("10.99.0.1") && !passes("10.99.0.2"));
+        assert_eq!(handle(&sets()), stood, "the set is the same");
+        let before = rules();
+        wanted.dispatch.ingress.insert([10, 66, 0, 9].into(), ONE);
+        enforcer.install(wanted.clone(), Vec::new).await.unwrap();
+        assert_eq!(rules(), before);
+        // The settings of the next one let the node pass.
+        wanted.local_host = LocalHost::Always;
+        enforcer.shut_down().await;
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(wanted, Vec::new).await.unwrap();
+        assert!(passes("10.99.0.2"));
+        assert!(!rules().contains("hook output"));
+    });
+}
+
+/// Sends datagrams as fast as it can.
 struct Sender {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<u64>,
 }
 
 impl Sender {
-    fn to(to: &'static str) -> Self {
+    fn new(from: &'static str, to: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let socket = UdpSocket::bind("10.66.0.1:0").unwrap();
+        let socket = UdpSocket::bind(from).unwrap();
         let thread = std::thread::spawn(move || {
             let mut sent = 0;
             while !stopped.load(Relaxed) {
@@ -191,7 +279,7 @@ fn a_table_of_the_version_before_is_taken_over_without_a_gap() {
              add element inet namegate allow4-00000000000000aa-g0 { 10.99.0.1 timeout 1h }");
         let denied = UdpSocket::bind("10.99.0.2:443").unwrap();
         denied.set_nonblocking(true).unwrap();
-        let sender = Sender::to("10.99.0.2:443");
+        let sender = Sender::new("10.66.0.1:0", "10.99.0.2:443");
         let enforcer = Enforcer::start("namegate").unwrap();
         let end = now() + seconds(60);
         let element = whole(ONE, "10.99.0.1");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clock::now;
 use enforcer::writer::{Generation, clean_up};
 use enforcer::{AdmitError, Enforcer, Renewal};
+use policy::PerDirection;
 
 use crate::namespace::{inside, kernel_holds, listed, nft, patience, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, element, whole};
@@ -217,13 +218,22 @@ fn refused_packets_are_read_from_the_counters() {
         let enforcer = Enforcer::start("namegate").unwrap();
         assert_eq!(enforcer.refused_packets(), None);
         enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
-        assert_eq!(enforcer.refused_packets(), Some([0, 0]));
-        nft(
-            "add chain inet namegate out { type filter hook output priority 0; }\n add rule inet namegate out udp dport 9 goto refuse",
-        );
+        let nothing = PerDirection {
+            egress: [0, 0],
+            ingress: [0, 0],
+        };
+        assert_eq!(enforcer.refused_packets(), Some(nothing));
+        nft("add chain inet namegate out { type filter hook output priority 0; }
+             add rule inet namegate out udp dport 9 goto refuse
+             add rule inet namegate out udp dport 10 goto refuse-in");
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let _ = socket.send_to(b"?", "127.0.0.1:9");
-        assert_ne!(enforcer.refused_packets(), Some([0, 0]));
+        let refused = |port| {
+            let _ = socket.send_to(b"?", ("127.0.0.1", port));
+            let PerDirection { egress, ingress } = enforcer.refused_packets().unwrap();
+            [egress[0] > 0, ingress[0] > 0]
+        };
+        assert_eq!(refused(9), [true, false]);
+        assert_eq!(refused(10), [true, true]);
     });
 }
 

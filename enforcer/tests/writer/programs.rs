@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use enforcer::layout::{IpFamily, SetKind};
 use enforcer::pod_links::PodLinks;
-use enforcer::{DesiredState, Element, ElementKey, FailMode, Interception, KernelProgram, KernelTiers, SetId};
+use enforcer::{
+    DesiredState, Element, ElementKey, FailMode, Interception, KernelProgram, KernelTiers, LocalHost, SetId,
+};
 use names::Pattern;
 use policy::classifier::{Classifier, SetClass};
 use policy::{
@@ -50,6 +52,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         programs: programs.map(|id| (id, folded(id, &classifier))).into(),
         members: BTreeMap::new(),
         dispatch: PerDirection::of_egress(pods.zip(programs).collect::<BTreeMap<_, _>>()),
+        local_host: LocalHost::Always,
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),

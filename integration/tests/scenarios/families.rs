@@ -143,7 +143,7 @@ fn an_audited_policy_drops_nothing_and_lists_what_it_would_have() {
     assert!(
         scenario
             .agent()
-            .metric("namegate_audited_packets_total{namespace=\"shop\"}")
+            .metric("namegate_audited_packets_total{direction=\"egress\",namespace=\"shop\"}")
             .unwrap()
             >= 1.0
     );

@@ -69,7 +69,7 @@ fn dropped_packets_are_listed_with_pod_name_and_policy() {
 
     let status = scenario.installation().status().unwrap();
     assert_eq!((status.records.audited, status.records.overruns), (1, 0));
-    let audited = r#"namegate_audited_packets_total{namespace="shop"}"#;
+    let audited = r#"namegate_audited_packets_total{direction="egress",namespace="shop"}"#;
     assert_eq!(scenario.agent().metric(audited).unwrap(), 1.0);
 
     let shown = scenario

@@ -3,10 +3,10 @@ use std::num::NonZeroU32;
 
 use names::Pattern;
 use policy::{
-    Action, DenyResponse, LeaseTerms, Peer, PerDirection, PortRange, PortSet, Program, Protocol, Rule, Tiers,
+    Action, DenyResponse, LeaseTerms, Peer, PerDirection, PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers,
 };
 
-use crate::desired::{FailMode, Interception, KernelProgram};
+use crate::desired::{FailMode, Interception, KernelProgram, LocalHost};
 use crate::pod_links::PodLinks;
 
 use super::*;
@@ -40,6 +40,7 @@ fn desired(programs: &[(ProgramId, Arc<KernelProgram>)]) -> DesiredState {
         programs: programs.iter().cloned().collect(),
         members: BTreeMap::new(),
         dispatch: PerDirection::of_egress(pods.zip(programs.iter().map(|(id, _)| *id)).collect()),
+        local_host: LocalHost::Always,
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),
@@ -96,6 +97,44 @@ fn a_program_that_takes_over_is_prepared_and_the_other_one_removed_after_the_swi
     let is_of_old = |command: &TableCommand| format!("{command:?}").contains(&old.0.to_string());
     assert!(change.removal.iter().all(is_of_old));
     assert_eq!(change.removal.len(), 2 + 2 + 2, "rules, sets, chains");
+}
+
+#[test]
+fn a_receivers_program_is_chains_of_its_own_and_the_same_sets() {
+    let one = program(80, true);
+    let before = desired(std::slice::from_ref(&one));
+    let mut both = before.clone();
+    both.dispatch.ingress = [(IpAddr::from([10, 0, 0, 9]), one.0)].into();
+    let change = RulesetChange::between(&before, &both);
+    let audited = one.1.audited.as_ref().unwrap().id;
+    let chains = [format!("ai4-{audited}"), format!("ai6-{audited}")].into_iter();
+    let chains: BTreeSet<String> = chains
+        .chain([format!("in4-{}", one.0), format!("in6-{}", one.0)])
+        .collect();
+    assert_eq!(change.chains().into_keys().collect::<BTreeSet<_>>(), chains);
+    assert!(change.new_sets.is_empty());
+    let [TableCommand::AddElements(map, elements)] = &change.switch[..] else {
+        panic!("{:?}", change.switch);
+    };
+    assert_eq!((&**map, elements.len()), ("dispatch-in4", 1));
+    let back = RulesetChange::between(&both, &before);
+    let deleted = back.removal.iter().filter_map(|command| match command {
+        TableCommand::DeleteChain(name) => Some(name.to_string()),
+        TableCommand::DeleteSet(set) => panic!("{set} is looked up still"),
+        _ => None,
+    });
+    assert_eq!(deleted.collect::<BTreeSet<_>>(), chains);
+}
+
+#[test]
+fn the_first_packet_of_a_flow_costs_what_both_ends_cost() {
+    let one = program(80, true);
+    let mut desired = desired(std::slice::from_ref(&one));
+    let of_program = crate::ruleset::longest_path(&one.1);
+    let of_both = crate::ruleset::longest_path_of_both_ends;
+    assert_eq!(of_both(&desired), 1 + of_program + 1, "no receiver is governed");
+    desired.dispatch.ingress = desired.dispatch.egress.clone();
+    assert_eq!(of_both(&desired), 2 * (1 + of_program));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use policy::{
 };
 
 use super::*;
+use crate::ruleset::longest_path;
 
 fn rule(action: Action, peer: Peer, ports: PortSet) -> PolicyRule {
     PolicyRule {
@@ -86,6 +87,21 @@ fn what_a_packet_pays_is_bounded_and_the_same_for_10_and_1000_policies() {
 }
 
 #[test]
+fn both_directions_read_the_receivers_port_and_differ_in_whose_address_they_read() {
+    let program = folded(everything(3));
+    let told = |direction: Direction| {
+        let chains = chains(direction, ProgramId(1), &program).into_iter();
+        let text = chains.map(|chain| format!("{chain:?}\n")).collect::<String>();
+        text.replace("\"ep4-", "\"in4-")
+            .replace("\"ep6-", "\"in6-")
+            .replace("\"refuse\"", "\"refuse-in\"")
+            .replace("Destination(", "Source(")
+    };
+    assert!(told(Direction::Egress).contains("Source(V4), Protocol, Port"));
+    assert_eq!(told(Direction::Egress), told(Direction::Ingress));
+}
+
+#[test]
 fn a_usual_program_costs_one_lookup_and_two_more_where_it_has_prefixes_with_and_without_ports() {
     let closed_by = || vec![origin()];
     let names = |count: usize| {
@@ -139,7 +155,7 @@ fn what_audited_policies_are_asked_comes_on_top() {
 
 #[test]
 fn a_program_without_rules_is_one_verdict() {
-    let chains = chains(ProgramId(1), &folded(Tiers::default()));
+    let chains = chains(Direction::Egress, ProgramId(1), &folded(Tiers::default()));
     let names: Vec<&str> = chains.iter().map(|chain| &*chain.name).collect();
     assert_eq!(names, ["ep4-0000000000000001", "ep6-0000000000000001"]);
     let always = NftRule {
@@ -152,7 +168,7 @@ fn a_program_without_rules_is_one_verdict() {
 #[test]
 fn chains_stand_before_those_that_call_them() {
     let mut known: Vec<Arc<str>> = Vec::new();
-    for chain in chains(ProgramId(1), &folded(everything(3))) {
+    for chain in chains(Direction::Egress, ProgramId(1), &folded(everything(3))) {
         for rule in &chain.rules {
             let mut verdicts: Vec<&objects::NftVerdict> = rule.verdict.iter().collect();
             if let RuleMatch::In(_, RuleLookup::Verdicts(pairs)) = &rule.test {

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn a_map_without_elements_is_filled_again() {
     is_undone(DamageKind::Elements, "flush map inet namegate dispatch4");
+    is_undone(DamageKind::Elements, "flush map inet namegate dispatch-in4");
 }
 
 #[test]
@@ -12,6 +13,10 @@ fn an_element_of_a_map_that_leads_elsewhere_is_put_right() {
     is_undone(
         DamageKind::Elements,
         "delete element inet namegate dispatch4 { 10.66.0.1 }; add element inet namegate dispatch4 { 10.66.0.1 : goto ep4-0000000000000002 }",
+    );
+    is_undone(
+        DamageKind::Elements,
+        "delete element inet namegate dispatch-in4 { 10.66.0.3 }; add element inet namegate dispatch-in4 { 10.66.0.3 : goto ep4-0000000000000002 }",
     );
 }
 

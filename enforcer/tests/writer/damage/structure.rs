@@ -33,6 +33,22 @@ fn a_chain_of_a_program_without_rules_is_filled_again() {
 }
 
 #[test]
+fn a_chain_of_a_receivers_program_without_rules_is_filled_again() {
+    is_undone(DamageKind::Rules, "flush chain inet namegate in4-0000000000000001");
+}
+
+#[test]
+fn the_way_to_receivers_programs_is_opened_again() {
+    for script in [
+        "flush chain inet namegate dispatch-in",
+        "insert rule inet namegate dispatch-in accept",
+        "flush chain inet namegate refuse-in",
+    ] {
+        is_undone(DamageKind::Rules, script);
+    }
+}
+
+#[test]
 fn a_rule_of_somebody_else_is_removed() {
     is_undone(DamageKind::Rules, "insert rule inet namegate forward accept");
 }
@@ -82,7 +98,8 @@ fn chains_that_refuse_strangers_and_errors_of_others_are_filled_again() {
 fn a_set_of_another_type_in_the_place_of_ours_is_replaced() {
     is_undone(
         DamageKind::Set,
-        "flush chain inet namegate ep4-0000000000000001; delete set inet namegate allow4-0000000000000001; \
+        "flush chain inet namegate ep4-0000000000000001; flush chain inet namegate in4-0000000000000001; \
+         delete set inet namegate allow4-0000000000000001; \
          add set inet namegate allow4-0000000000000001 { type inet_service; }",
     );
 }
@@ -91,6 +108,6 @@ fn a_set_of_another_type_in_the_place_of_ours_is_replaced() {
 fn a_set_that_is_gone_is_made_again() {
     is_undone(
         DamageKind::Set,
-        "flush table inet namegate; delete set inet namegate pods4; delete set inet namegate allow4-0000000000000002-all",
+        "flush table inet namegate; delete map inet namegate dispatch-in6; delete set inet namegate pods4; delete set inet namegate allow4-0000000000000002-all",
     );
 }
