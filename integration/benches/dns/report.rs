@@ -146,21 +146,22 @@ impl Report {
             return;
         }
         println!(
-            "\n{:<18} {:<11} {:>9} {:>9} {:>7} {:>7}",
-            "the node has", "new", "µs each", "median", "ratio", "goal"
+            "\n{:<22} {:<11} {:>9} {:>9} {:<13} {:>7} {:>7}",
+            "the node has", "new", "µs each", "median", "beside", "ratio", "goal"
         );
         for Row {
             node,
             new,
             cost,
             median,
+            base,
             ratio,
             goal,
         } in &self.connections
         {
             let goal = goal.map(|goal| format!("{goal:>7.2} {}", verdict(*ratio, goal)));
             println!(
-                "{node:<18} {new:<11} {cost:>9.2} {median:>9.2} {ratio:>7.2} {}",
+                "{node:<22} {new:<11} {cost:>9.2} {median:>9.2} {base:<13} {ratio:>7.2} {}",
                 goal.unwrap_or_default()
             );
         }
@@ -231,9 +232,9 @@ impl Report {
         let connections: Vec<Value> = self
             .connections
             .iter()
-            .map(|Row { node, new, cost, median, ratio, goal }| {
+            .map(|Row { node, new, cost, median, base, ratio, goal }| {
                 let reached = goal.map(|goal| *ratio <= goal);
-                json!({"node": node, "new": new, "us": cost, "median_us": median, "over_kube_proxy": ratio, "goal": goal, "reached": reached})
+                json!({"node": node, "new": new, "us": cost, "median_us": median, "beside": base, "ratio": ratio, "goal": goal, "reached": reached})
             })
             .collect();
         let document = json!({"works": works, "connections": connections, "ratios": ratios, "latency": latencies, "memory_kib": self.memory, "slow_upstream": slow});

@@ -1,12 +1,14 @@
 //! What a new connection through the node costs: a pod, the node that forwards, a server; without
 //! rules, with kube-proxy's, and with Namegate beside them.
 
+mod both_ends;
 mod ends;
 mod site;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use both_ends::Receivers;
 use ends::Ends;
 use site::Site;
 
@@ -23,6 +25,12 @@ const KUBE_PROXY: &str = "kube-proxy";
 /// alone.
 const GOAL: f64 = 1.15;
 
+/// What nodes are compared with that judge the receiver too.
+const EGRESS_ALONE: &str = "egress alone";
+
+/// What a new connection may cost where programs of both ends judge it, in those of egress alone.
+const BOTH_ENDS_GOAL: f64 = 1.06;
+
 /// The cost of one kind of new traffic on one node.
 pub(crate) struct Row {
     /// What the node has.
@@ -33,7 +41,9 @@ pub(crate) struct Row {
     pub(crate) cost: f64,
     /// The same in half of the slices, at most.
     pub(crate) median: f64,
-    /// Beside kube-proxy alone, in the same slice: in half of the slices at most.
+    /// The node that it is compared with.
+    pub(crate) base: &'static str,
+    /// Beside that node, in the same slice: in half of the slices at most.
     pub(crate) ratio: f64,
     /// The most that the ratio may be.
     pub(crate) goal: Option<f64>,
@@ -54,8 +64,28 @@ pub(crate) fn run() -> Vec<Row> {
     let connections = measure(&sites, Ends::connect);
     let flows = measure(&sites, Ends::send);
     let is_governed = |node: &str| governed.iter().any(|(_, name)| *name == node);
-    rows("connection", &connections, |node| is_governed(node).then_some(GOAL))
-        .chain(rows("UDP flow", &flows, |_| None))
+    rows("connection", KUBE_PROXY, &connections, |node| {
+        is_governed(node).then_some(GOAL)
+    })
+    .chain(rows("UDP flow", KUBE_PROXY, &flows, |_| None))
+    .chain(both_ends())
+    .collect()
+}
+
+/// Nodes whose programs judge the receiver or do not, beside one another.
+fn both_ends() -> Vec<Row> {
+    let receivers = [
+        (EGRESS_ALONE, Receivers::Unasked),
+        ("receiver not governed", Receivers::Ungoverned),
+        ("receiver governed", Receivers::Governed),
+    ];
+    let sites = receivers.map(|(name, receivers)| (name, Site::of_both_ends(receivers)));
+    let sites: Vec<(&str, Ends)> = sites.iter().map(|(name, site)| (*name, Ends::new(&site.lab))).collect();
+    let connections = measure(&sites, Ends::connect);
+    let flows = measure(&sites, Ends::send);
+    let goal = |node: &str| (node != EGRESS_ALONE).then_some(BOTH_ENDS_GOAL);
+    rows("connection", EGRESS_ALONE, &connections, goal)
+        .chain(rows("UDP flow", EGRESS_ALONE, &flows, goal))
         .collect()
 }
 
@@ -76,18 +106,23 @@ fn measure(
 
 fn rows(
     new: &'static str,
+    base: &'static str,
     measured: &[(&'static str, Slices)],
     goal: impl Fn(&str) -> Option<f64>,
 ) -> impl Iterator<Item = Row> {
-    let (_, base) = measured.iter().find(|(node, _)| *node == KUBE_PROXY).unwrap();
+    let (_, beside) = measured.iter().find(|(node, _)| *node == base).unwrap();
     measured.iter().map(move |(node, times)| {
         let micros = || times.iter().map(|time| time.as_secs_f64() * 1e6);
-        let ratios = times.iter().zip(base).map(|(time, base)| time.div_duration_f64(*base));
+        let ratios = times
+            .iter()
+            .zip(beside)
+            .map(|(time, beside)| time.div_duration_f64(*beside));
         Row {
             node,
             new,
             cost: quantile(micros(), 0.1),
             median: quantile(micros(), 0.5),
+            base,
             ratio: quantile(ratios, 0.5),
             goal: goal(node),
         }
