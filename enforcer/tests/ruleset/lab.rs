@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enforcer::ruleset::ExistingObjects;
 use enforcer::{DesiredState, Element, Enforcer, Renewal};
@@ -240,18 +240,25 @@ impl Namespace {
     }
 
     /// Says something over UDP and returns the answer, which must come from the address asked: the
-    /// socket is connected.
+    /// socket is connected. What gets neither an answer nor an error is said again each second, as
+    /// clients do: the kernel may lose a datagram while it looks for a neighbour.
     pub(crate) fn ask_udp(&self, address: &str, port: u16, text: &str) -> io::Result<String> {
         let to = SocketAddr::new(ip(address), port);
         self.enter(|| {
             let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let socket = UdpSocket::bind(any)?;
-            socket.set_read_timeout(Some(patience()))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             socket.connect(to)?;
-            socket.send(text.as_bytes())?;
+            let begun = Instant::now();
             let mut buffer = [0; 512];
-            let length = socket.recv(&mut buffer)?;
-            Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+            loop {
+                socket.send(text.as_bytes())?;
+                match socket.recv(&mut buffer) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience() => {}
+                    Err(error) => return Err(error),
+                    Ok(length) => return Ok(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+                }
+            }
         })
     }
 
