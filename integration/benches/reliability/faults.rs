@@ -76,6 +76,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "kill -9 ten times, supervised",
         flags: "--supervise",
+        break_it: kill_workers,
+        ..FAULT
+    },
+    // In fail-mode open lookups pass the agent where a worker's start takes longer than the
+    // heartbeat lives, as on a machine with ten times more work than processors.
+    Fault {
+        name: "kill -9 ten times, supervised, fail-mode closed",
+        flags: "--supervise --fail-mode closed",
         short: true,
         break_it: kill_workers,
         ..FAULT
