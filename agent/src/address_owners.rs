@@ -57,6 +57,7 @@ mod tests {
             },
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             labels: Labels::default(),
+            ports: Vec::new(),
         }
     }
 

@@ -66,7 +66,9 @@ mod tests {
             endpoint: endpoint.into(),
             addresses: Vec::new(),
             egress: String::new(),
+            ingress: String::new(),
             program: None,
+            ingress_program: None,
             policies: policies.iter().map(ToString::to_string).collect(),
         }
     }

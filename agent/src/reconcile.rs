@@ -187,11 +187,7 @@ impl Reconciler {
                 });
                 info!(
                     endpoints = plan.endpoints.len(),
-                    selected = plan
-                        .endpoints
-                        .iter()
-                        .filter(|endpoint| endpoint.program.is_some())
-                        .count(),
+                    selected = plan.endpoints.iter().filter(|endpoint| endpoint.is_governed()).count(),
                     programs = plan.desired.programs.len(),
                     resolvers = plan.resolvers.len(),
                     "in force"

@@ -99,7 +99,9 @@ pub fn status(missing: Option<&str>) -> AgentStatus {
             endpoint: "shop/api".into(),
             addresses: vec!["10.0.0.2".parse().unwrap()],
             egress: "default-deny".into(),
+            ingress: "allow".into(),
             program: Some("1f".into()),
+            ingress_program: Some("2e".into()),
             policies: vec!["shop/api".into()],
         }],
         reports: vec![
@@ -113,7 +115,7 @@ pub fn status(missing: Option<&str>) -> AgentStatus {
                 file: Some("a.yaml".into()),
                 object: "CiliumNetworkPolicy shop/api".into(),
                 state: "partial".into(),
-                findings: vec!["a.yaml:9:3: not enforced: spec.ingress: it is not".into()],
+                findings: vec!["a.yaml:9:3: not enforced: spec.egress[0].toPorts[0].rules.http: it is not".into()],
             },
         ],
         names: names().len(),

@@ -119,10 +119,28 @@ pub struct EndpointRow {
     /// `default-deny`, `allow` (selected, but open), `unselected`, or `contested`: another Pod
     /// claims one of its addresses, from which nothing passes.
     pub egress: String,
-    /// The id of its program; `None` where no policy selects it.
+    /// The same of ingress: what becomes of connections to it.
+    #[serde(default = "unselected")]
+    pub ingress: String,
+    /// The id of its egress program; `None` where no policy selects it for egress.
     pub program: Option<String>,
+    /// The id of its ingress program; `None` where no policy selects it for ingress.
+    #[serde(default)]
+    pub ingress_program: Option<String>,
     /// The policies that select it.
     pub policies: Vec<String>,
+}
+
+impl EndpointRow {
+    /// Whether a program governs it, in either direction.
+    pub fn is_governed(&self) -> bool {
+        self.program.is_some() || self.ingress_program.is_some()
+    }
+}
+
+/// What an older agent, which knows egress alone, says of ingress.
+fn unselected() -> String {
+    "unselected".to_owned()
 }
 
 /// The outcome of reading one file or object.

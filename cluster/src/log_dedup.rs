@@ -95,7 +95,9 @@ mod tests {
             .map(|n| {
                 line(
                     Level::WARN,
-                    format!("p{n}.yaml:5:3: not enforced[not-enforced] spec.ingress: it is not"),
+                    format!(
+                        "p{n}.yaml:5:3: not enforced[not-enforced] spec.egress[0].toPorts[0].rules.http: it is not"
+                    ),
                 )
             })
             .chain([

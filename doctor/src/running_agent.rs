@@ -138,7 +138,9 @@ mod tests {
             endpoint: endpoint.into(),
             addresses: Vec::new(),
             egress: egress.into(),
+            ingress: "unselected".into(),
             program: Some(program.into()),
+            ingress_program: None,
             policies: Vec::new(),
         }
     }

@@ -1,13 +1,13 @@
 //! Which endpoint an address belongs to, and what happens to an address that several Pods claim
 //! (docs/security.md, 7).
 //!
-//! Packets and lookups are told apart by their source address alone. When Pods that are governed
-//! differently claim one, nobody can tell whose packets come from it: to let one of them decide
-//! would open to the others what only it may reach, or leave open what should be closed. So nothing
-//! is let through from it, until the objects say whose it is. That happens when an address is given
-//! to a new Pod while the object of the old one still lingers; a Pod that is being deleted has
-//! already lost the address to the other one (`Cluster::endpoints`), so what remains is a mistake,
-//! or a status that is about to be corrected.
+//! Packets and lookups are told apart by a Pod's address alone. When Pods that are governed
+//! differently claim one, nobody can tell whose packets come from it and go to it: to let one of
+//! them decide would open to the others what only it may reach, or leave open what should be
+//! closed. So nothing is let through from it and to it, until the objects say whose it is. That
+//! happens when an address is given to a new Pod while the object of the old one still lingers; a
+//! Pod that is being deleted has already lost the address to the other one (`Cluster::endpoints`),
+//! so what remains is a mistake, or a status that is about to be corrected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,8 @@ use std::sync::Arc;
 use cluster::{ObjectKey, ReadReport, ReportState};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::{
-    Action, Diagnostic, Endpoint, EndpointId, LeaseTerms, Peer, PortSet, Program, Rule, Severity, Tiers, Zone,
+    Action, Diagnostic, Direction, Endpoint, EndpointId, LeaseTerms, Peer, PerDirection, PortSet, Program, ProgramId,
+    Rule, Severity, Tiers, Zone,
 };
 
 use super::compiling::Compiled;
@@ -30,7 +31,7 @@ pub struct AddressConflict {
     pub address: IpAddr,
     /// By name; at least two.
     pub claimants: Vec<EndpointId>,
-    /// Whether they are governed differently, so that nothing is let through from it.
+    /// Whether they are governed differently, so that nothing is let through from it and to it.
     pub closed: bool,
 }
 
@@ -39,7 +40,7 @@ impl fmt::Display for AddressConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let claimants: Vec<String> = self.claimants.iter().map(ToString::to_string).collect();
         let consequence = match self.closed {
-            true => "whose policies differ: NOTHING is let through from it",
+            true => "whose policies differ: NOTHING is let through from it and to it",
             false => "which are governed alike",
         };
         write!(
@@ -53,7 +54,9 @@ impl fmt::Display for AddressConflict {
 
 /// Every claimed address that a program governs, and those that are contested.
 pub(super) struct AddressConflicts {
+    /// Those that an egress program governs.
     pub(super) governed: BTreeMap<IpAddr, Arc<Governed>>,
+    pub(super) dispatch: PerDirection<BTreeMap<IpAddr, ProgramId>>,
     pub(super) conflicts: Vec<AddressConflict>,
 }
 
@@ -87,7 +90,9 @@ pub(super) fn settle(local: &[Endpoint], compiled: &[Option<Compiled>]) -> Addre
         }
     }
     let mut governed = BTreeMap::new();
+    let mut dispatch: PerDirection<BTreeMap<IpAddr, ProgramId>> = PerDirection::default();
     let mut conflicts = Vec::new();
+    let nothing = refuse_all().id();
     for (address, claimants) in claims {
         let [(first, program), others @ ..] = claimants.as_slice() else {
             continue;
@@ -100,30 +105,38 @@ pub(super) fn settle(local: &[Endpoint], compiled: &[Option<Compiled>]) -> Addre
                 closed,
             });
         }
-        let entry = match (closed, program) {
-            (true, _) => Governed {
-                id: (*first).clone(),
-                program: refuse_all().id(),
-                questions: None,
-            },
-            (false, Some(compiled)) => Governed {
-                id: (*first).clone(),
-                program: compiled.id,
-                questions: Some(Arc::clone(&compiled.questions)),
-            },
-            (false, None) => continue,
+        let programs = PerDirection::from_fn(|direction| match closed {
+            true => Some(nothing),
+            false => program.and_then(|compiled| compiled.id(direction)),
+        });
+        for (direction, program) in programs.iter() {
+            dispatch[direction].extend(program.map(|program| (address, program)));
+        }
+        let Some(egress) = programs.egress else { continue };
+        let questions = program.filter(|_| !closed).map(|it| Arc::clone(&it.questions));
+        let entry = Governed {
+            id: (*first).clone(),
+            program: egress,
+            questions,
         };
         governed.insert(address, Arc::new(entry));
     }
-    AddressConflicts { governed, conflicts }
+    AddressConflicts {
+        governed,
+        dispatch,
+        conflicts,
+    }
 }
 
 /// Whether two endpoints may do exactly the same.
 fn alike(one: Option<&Compiled>, other: Option<&Compiled>) -> bool {
     match (one, other) {
         (None, None) => true,
-        // The id leaves out what may be asked.
-        (Some(one), Some(other)) => one.id == other.id && one.question_rules == other.question_rules,
+        // The ids leave out what may be asked.
+        (Some(one), Some(other)) => {
+            let is_same = |direction: &Direction| one.id(*direction) == other.id(*direction);
+            Direction::BOTH.iter().all(is_same) && one.question_rules == other.question_rules
+        }
         _ => false,
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use api::EndpointRow;
 use cluster::index::Cluster;
-use policy::{CidrGroup, Endpoint, Policy, Program, ProgramId, Tiers};
+use policy::{CidrGroup, Direction, Endpoint, PerDirection, Policy, Program, ProgramId, Tiers};
 use settings::Settings;
 
 use super::address_conflicts::{self, AddressConflict, AddressConflicts};
-use super::compiling::{Compiled, Compiler};
+use super::compiling::{Compiled, CompiledProgram, Compiler};
 use super::governed::Governed;
 
 /// Which program governs whom.
@@ -22,9 +22,11 @@ pub(super) struct Governance {
     cidr_groups: Arc<[CidrGroup]>,
     /// What each local endpoint compiles to; `None` where no policy governs it.
     pub(super) compiled: Arc<[Option<Compiled>]>,
+    /// The programs of both directions.
     pub(super) programs: Arc<BTreeMap<ProgramId, Arc<Program>>>,
     pub(super) governed: Arc<BTreeMap<IpAddr, Arc<Governed>>>,
-    pub(super) dispatch: BTreeMap<IpAddr, ProgramId>,
+    /// Which program governs each address of a local endpoint.
+    pub(super) dispatch: PerDirection<BTreeMap<IpAddr, ProgramId>>,
     pub(super) conflicts: Arc<[AddressConflict]>,
     /// The endpoints, for people.
     pub(super) rows: Arc<[EndpointRow]>,
@@ -62,7 +64,11 @@ impl Governance {
         cidr_groups: Arc<[CidrGroup]>,
         compiled: Vec<Option<Compiled>>,
     ) -> Self {
-        let AddressConflicts { governed, conflicts } = address_conflicts::settle(&local, &compiled);
+        let AddressConflicts {
+            governed,
+            dispatch,
+            conflicts,
+        } = address_conflicts::settle(&local, &compiled);
         let mut programs = distinct_programs(&compiled);
         if conflicts.iter().any(|conflict| conflict.closed) {
             let nothing = address_conflicts::refuse_all();
@@ -72,7 +78,7 @@ impl Governance {
         let rows = rows.map(|(endpoint, compiled)| endpoint_row(endpoint, compiled.as_ref(), &conflicts));
         Self {
             rows: rows.collect(),
-            dispatch: governed.iter().map(|(address, it)| (*address, it.program)).collect(),
+            dispatch,
             governed: Arc::new(governed),
             programs: Arc::new(programs),
             conflicts: conflicts.into(),
@@ -87,15 +93,16 @@ impl Governance {
 /// Programs in use by id. Of programs that differ only in origins, the names' origins are united.
 fn distinct_programs(compiled: &[Option<Compiled>]) -> BTreeMap<ProgramId, Arc<Program>> {
     let mut programs: BTreeMap<ProgramId, Arc<Program>> = BTreeMap::new();
-    for compiled in compiled.iter().flatten() {
+    let each = compiled.iter().flatten().flat_map(|compiled| compiled.programs.iter());
+    for CompiledProgram { id, program } in each.filter_map(|(_, program)| program.as_ref()) {
         programs
-            .entry(compiled.id)
+            .entry(*id)
             .and_modify(|known| {
-                if **known != *compiled.program {
-                    unite_origins(Arc::make_mut(known), &compiled.program);
+                if **known != **program {
+                    unite_origins(Arc::make_mut(known), program);
                 }
             })
-            .or_insert_with(|| Arc::clone(&compiled.program));
+            .or_insert_with(|| Arc::clone(program));
     }
     programs
 }
@@ -119,18 +126,22 @@ fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, conflicts: &[A
     let contested = conflicts
         .iter()
         .any(|conflict| conflict.closed && conflict.claimants.contains(&endpoint.id));
+    let of = |direction| compiled.and_then(|compiled| compiled.programs[direction].as_ref());
+    let state = |direction| match of(direction) {
+        _ if contested => "contested",
+        None => "unselected",
+        Some(CompiledProgram { program, .. }) if program.enforced.closed() => "default-deny",
+        Some(CompiledProgram { program, .. }) if program.audited.is_some() => "audit",
+        Some(_) => "allow",
+    };
+    let id = |direction| of(direction).map(|compiled| compiled.id.to_string());
     EndpointRow {
         endpoint: endpoint.id.to_string(),
         addresses: endpoint.addresses.iter().copied().collect(),
-        egress: match compiled {
-            _ if contested => "contested",
-            None => "unselected",
-            Some(compiled) if compiled.program.enforced.closed() => "default-deny",
-            Some(compiled) if compiled.program.audited.is_some() => "audit",
-            Some(_) => "allow",
-        }
-        .into(),
-        program: compiled.map(|compiled| compiled.id.to_string()),
+        egress: state(Direction::Egress).into(),
+        ingress: state(Direction::Ingress).into(),
+        program: id(Direction::Egress),
+        ingress_program: id(Direction::Ingress),
         policies: compiled
             .iter()
             .flat_map(|compiled| compiled.policies.iter())

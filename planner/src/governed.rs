@@ -1,4 +1,4 @@
-//! Who governs the packets and lookups from an address.
+//! Who governs the lookups from an address, and the packets.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use fqdn_cache::LeaseOwner;
 use policy::question::Questions;
 use policy::{EndpointId, ProgramId};
 
-/// An endpoint with a program.
+/// An endpoint with an egress program. One that only ingress rules speak of has none: its lookups
+/// are not intercepted, and nothing that it sends is refused.
 #[derive(Debug)]
 pub struct Governed {
     /// Whose.
     pub id: EndpointId,
-    /// Which program governs its packets.
+    /// Which program governs the packets that it sends.
     pub program: ProgramId,
     /// What it may ask; `None`: nothing, since others who are governed differently claim the same
     /// address.

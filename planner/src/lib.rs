@@ -40,7 +40,7 @@ use ipnet::IpNet;
 use names::{Name, Pattern};
 use policy::address::{Teachable, ZoneMap, without};
 use policy::membership::{Membership, TrackedRuleKey};
-use policy::{Endpoint, Inventory, PerDirection, Policy, PolicyId, Program, ProgramId, Tiers};
+use policy::{Endpoint, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
 use settings::{NameMatching, Settings, UnknownPods};
 use smallvec::SmallVec;
 
@@ -63,7 +63,7 @@ pub struct Plan {
     pub desired: DesiredState,
     /// Where the proxy listens.
     pub listeners: Vec<Listener>,
-    /// Who governs lookups from an address. Endpoints that no policy selects are absent.
+    /// Who governs lookups from an address. Endpoints that no policy selects for egress are absent.
     pub governed: Arc<BTreeMap<IpAddr, Arc<Governed>>>,
     /// Whom to ask for a lookup that was sent to a known resolver.
     pub resolvers: HashMap<SocketAddr, Resolver>,
@@ -131,8 +131,8 @@ impl Planner {
                 programs: self.programs.clone(),
                 members: evaluations.iter().map(|it| (it.id, it.elements.clone())).collect(),
                 local_host: settings.local_host,
-                intercepted: governance.dispatch.keys().copied().collect(),
-                dispatch: PerDirection::of_egress(governance.dispatch.clone()),
+                intercepted: governance.governed.keys().copied().collect(),
+                dispatch: governance.dispatch,
                 resolvers: bindings,
                 listening: settings.listen.clone(),
                 interception: settings.interception,

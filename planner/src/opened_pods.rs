@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use policy::{Action, Endpoint, EndpointId, Policy, PolicyId};
+use policy::{Action, Direction, Endpoint, EndpointId, Policy, PolicyId};
 
 use super::Plan;
 
 /// How many pods are named.
 const NAMED: usize = 5;
 
-/// A policy that is gone, and the pods that nothing restricts any more without it.
+/// A policy that is gone, and the pods that nothing restricts any more in a direction without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedPods {
     /// Which.
     pub policy: PolicyId,
+    /// What is open.
+    pub direction: Direction,
     /// Whom it leaves open; not empty.
     pub pods: Vec<EndpointId>,
 }
@@ -27,31 +29,29 @@ pub fn opened(before: &Plan, now: &Plan) -> Vec<OpenedPods> {
     }
     let left: BTreeSet<&PolicyId> = now.policies.iter().map(|policy| &policy.id).collect();
     let deleted = before.policies.iter().filter(|policy| !left.contains(&policy.id));
-    let opened = deleted.map(|policy| {
+    let deleted = deleted.flat_map(|policy| Direction::BOTH.map(|direction| (policy, direction)));
+    let opened = deleted.map(|(policy, direction)| {
         let is_open = |endpoint: &&Endpoint| {
-            restricts(policy, endpoint) && !now.policies.iter().any(|other| restricts(other, endpoint))
+            let restricts = |policy: &Policy| restricts(policy, direction, endpoint);
+            restricts(policy) && !now.policies.iter().any(|other| restricts(other))
         };
         let pods = now.local.iter().filter(is_open).map(|endpoint| endpoint.id.clone());
         OpenedPods {
             policy: policy.id.clone(),
+            direction,
             pods: pods.collect(),
         }
     });
     opened.filter(|opened| !opened.pods.is_empty()).collect()
 }
 
-/// Whether a policy in force refuses the endpoint anything.
-fn restricts(policy: &Policy, endpoint: &Endpoint) -> bool {
+/// Whether a policy in force refuses the endpoint anything in a direction.
+fn restricts(policy: &Policy, direction: Direction, endpoint: &Endpoint) -> bool {
     !policy.extensions.audit
         && policy.specs.iter().any(|spec| {
-            let denies = || {
-                spec.directions
-                    .egress
-                    .rules
-                    .iter()
-                    .any(|rule| rule.action == Action::Deny)
-            };
-            (spec.directions.egress.closes || denies()) && spec.subject.matches(&endpoint.labels)
+            let written = &spec.directions[direction];
+            let denies = || written.rules_that(Action::Deny).next().is_some();
+            (written.closes || denies()) && spec.subject.matches(&endpoint.labels)
         })
 }
 
@@ -68,6 +68,6 @@ impl fmt::Display for OpenedPods {
         if let Some(more) = self.pods.len().checked_sub(NAMED).filter(|more| *more > 0) {
             write!(f, " and {more} more pods")?;
         }
-        f.write_str(" any more: egress is OPEN")
+        write!(f, " any more: {} is OPEN", self.direction)
     }
 }

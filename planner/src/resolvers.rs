@@ -13,7 +13,7 @@ use enforcer::{Interception, ResolverBinding};
 use policy::{DnsServers, Program, ProgramId, Tiers};
 use settings::Settings;
 
-use super::compiling::Compiled;
+use super::compiling::{Compiled, CompiledProgram};
 
 /// The ports that listeners of mode dnat are spread over: below every usual ephemeral range, and
 /// far more than there are known resolvers.
@@ -46,6 +46,10 @@ pub(super) fn known(
 ) -> HashMap<SocketAddr, Resolver> {
     let mut known = HashMap::default();
     for compiled in compiled.iter().flatten() {
+        // Names stand in egress rules alone, and so does who teaches them.
+        let Some(CompiledProgram { program, .. }) = &compiled.programs.egress else {
+            continue;
+        };
         for grant in &compiled.question_rules.grants {
             let DnsServers::Listed(servers) = &grant.servers else {
                 continue;
@@ -57,7 +61,7 @@ pub(super) fn known(
                     teaches: Teaches::Programs(BTreeSet::new()),
                 });
                 if let Teaches::Programs(programs) = &mut resolver.teaches {
-                    let Program { enforced, audited, .. } = &*compiled.program;
+                    let Program { enforced, audited, .. } = &**program;
                     programs.insert(enforced.id());
                     programs.extend(audited.as_ref().map(Tiers::id));
                 }

@@ -9,7 +9,7 @@ use crate::direction::{Direction, PerDirection};
 use crate::dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode, QuestionRules};
 use crate::endpoint::Endpoint;
 use crate::extensions::{DenyResponse, LeaseTerms};
-use crate::inventory::Inventory;
+use crate::inventory::{ContainerPort, Inventory, named_ports};
 use crate::policy::{Action, DirectionSpec, Policy, PolicyRule, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::ports::PortSet;
@@ -40,19 +40,28 @@ pub fn gather<'a>(
     let specs = policies
         .into_iter()
         .flat_map(|policy| policy.specs.iter().map(move |spec| (policy, spec)));
-    gather_selected(specs.filter(|(_, spec)| governs(spec, endpoint)), inventory)
+    let governing = specs.filter(|(_, spec)| governs(spec, endpoint));
+    gather_selected(governing, &endpoint.ports, inventory)
 }
 
 /// Whether a spec selects an endpoint, and says anything of a direction. Endpoints that the same
-/// specs govern have the same programs.
+/// specs govern have the same programs, if they also name the same ports or none of the specs
+/// [names ports of theirs](names_ports_of_subject).
 pub fn governs(spec: &PolicySpec, endpoint: &Endpoint) -> bool {
     let says_anything = spec.directions.iter().any(|(_, spec)| spec.says_anything());
     says_anything && spec.subject.matches(&endpoint.labels)
 }
 
-/// As [`gather`], for specs of which [`governs`] is true.
+/// Whether a spec speaks of ports by the names that the containers of its own subject give them.
+pub fn names_ports_of_subject(spec: &PolicySpec) -> bool {
+    spec.directions.ingress.rules.iter().any(|rule| !rule.named.is_empty())
+}
+
+/// As [`gather`], for specs of which [`governs`] is true, of an endpoint whose containers name
+/// `ports`.
 pub fn gather_selected<'a>(
     specs: impl IntoIterator<Item = (&'a Policy, &'a PolicySpec)>,
+    ports: &[ContainerPort],
     inventory: &Inventory,
 ) -> Option<EndpointPolicy> {
     let mut specs: Vec<_> = specs.into_iter().collect();
@@ -65,34 +74,45 @@ pub fn gather_selected<'a>(
     let questions = question_rules(&specs);
     let teachers = questions.listed_servers();
     Some(EndpointPolicy {
-        programs: PerDirection::from_fn(|direction| program(direction, &specs, &teachers, inventory)),
+        programs: PerDirection::from_fn(|direction| {
+            let sources = RuleSources {
+                direction,
+                ports,
+                inventory,
+            };
+            program(&specs, &teachers, sources)
+        }),
         questions,
     })
 }
 
+/// What rules are compiled with, beside the policies.
+#[derive(Clone, Copy)]
+struct RuleSources<'a> {
+    direction: Direction,
+    /// The ports that the endpoint's own containers name.
+    ports: &'a [ContainerPort],
+    inventory: &'a Inventory,
+}
+
 /// The program of one direction; `None` where no spec says anything of it. `specs` must be in the
 /// order of evaluation.
-fn program(
-    direction: Direction,
-    specs: &[(&Policy, &PolicySpec)],
-    teachers: &BTreeSet<IpAddr>,
-    inventory: &Inventory,
-) -> Option<Program> {
+fn program(specs: &[(&Policy, &PolicySpec)], teachers: &BTreeSet<IpAddr>, sources: RuleSources<'_>) -> Option<Program> {
     let mut enforced = Tiers::default();
     let mut all = Tiers::default();
     let mut response = None;
     let (mut governed, mut audited) = (false, false);
     for (policy, spec) in specs {
-        if !spec.directions[direction].says_anything() {
+        if !spec.directions[sources.direction].says_anything() {
             continue;
         }
         governed = true;
-        add(&mut all, policy, spec, direction, inventory);
+        add(&mut all, policy, spec, sources);
         if policy.extensions.audit {
             audited = true;
             continue;
         }
-        add(&mut enforced, policy, spec, direction, inventory);
+        add(&mut enforced, policy, spec, sources);
         response = quieter(response, policy.extensions.response);
     }
     governed.then(|| Program {
@@ -138,8 +158,8 @@ fn quieter(a: Option<DenyResponse>, b: Option<DenyResponse>) -> Option<DenyRespo
 }
 
 /// Adds a spec's rules for one direction to the spec's tier.
-fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, direction: Direction, inventory: &Inventory) {
-    let DirectionSpec { closes, rules: written } = &spec.directions[direction];
+fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, sources: RuleSources<'_>) {
+    let DirectionSpec { closes, rules: written } = &spec.directions[sources.direction];
     let rules = match spec.tier {
         Tier::Admin { .. } => &mut tiers.admin,
         Tier::Network => &mut tiers.network,
@@ -149,7 +169,7 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, direction: Directi
     rules.extend(
         written
             .iter()
-            .flat_map(|rule| rules_of_peers(&policy.id, rule, terms, inventory)),
+            .flat_map(|rule| rules_of_peers(&policy.id, rule, terms, sources)),
     );
     if spec.tier == Tier::Network {
         // The sort is stable: rules with one action stay in the order in which they were written.
@@ -164,7 +184,15 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, direction: Directi
 }
 
 /// A rule as it was written → one rule for each of its peers.
-fn rules_of_peers(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, inventory: &Inventory) -> Vec<Rule> {
+///
+/// Ports that it names are those of the packet's receiver. At egress that is the peer, so that the
+/// names stay for the [`membership`](crate::membership) to resolve. At ingress it is the endpoint
+/// itself, and they are numbers at once.
+fn rules_of_peers(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, sources: RuleSources<'_>) -> Vec<Rule> {
+    let (ports, named) = match sources.direction {
+        Direction::Egress => (rule.ports.clone(), rule.named.as_slice()),
+        Direction::Ingress => (rule.ports.union(&named_ports(sources.ports, &rule.named)), &[][..]),
+    };
     let of = |peer, ports: PortSet, named: &[_], lease| Rule {
         action: rule.action,
         peer,
@@ -177,21 +205,21 @@ fn rules_of_peers(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, inven
         }],
     };
     let mut rules = Vec::new();
-    for peer in inventory.peers(&rule.peers) {
+    for peer in sources.inventory.peers(&rule.peers) {
         match peer {
-            Peer::Name(_) => rules.push(of(peer, rule.ports.clone(), &[], lease)),
+            Peer::Name(_) => rules.push(of(peer, ports.clone(), &[], lease)),
             Peer::Prefix(zone, prefix) => {
-                if !rule.ports.is_empty() {
-                    rules.push(of(peer, rule.ports.clone(), &[], LeaseTerms::default()));
+                if !ports.is_empty() {
+                    rules.push(of(peer, ports.clone(), &[], LeaseTerms::default()));
                 }
-                if !rule.named.is_empty() {
+                if !named.is_empty() {
                     let pods = Peer::PodsWithin(zone, prefix);
                     let none = PortSet::Ranges(Vec::new());
-                    rules.push(of(pods, none, &rule.named, LeaseTerms::default()));
+                    rules.push(of(pods, none, named, LeaseTerms::default()));
                 }
             }
             Peer::PodsWithin(..) | Peer::Object(_) => {
-                rules.push(of(peer, rule.ports.clone(), &rule.named, LeaseTerms::default()));
+                rules.push(of(peer, ports.clone(), named, LeaseTerms::default()));
             }
         }
     }

@@ -23,6 +23,22 @@ impl Direction {
             Direction::Ingress => "ingress",
         }
     }
+
+    /// The other one.
+    pub fn other(self) -> Direction {
+        match self {
+            Direction::Egress => Direction::Ingress,
+            Direction::Ingress => Direction::Egress,
+        }
+    }
+
+    /// What the other end of the traffic is.
+    pub fn peer(self) -> &'static str {
+        match self {
+            Direction::Egress => "destination",
+            Direction::Ingress => "source",
+        }
+    }
 }
 
 impl fmt::Display for Direction {
@@ -33,8 +49,7 @@ impl fmt::Display for Direction {
 
 /// A value for each direction.
 ///
-/// What is the same in both directions is written once, over this type. Nothing fills the ingress
-/// side of policies yet: ingress rules are read and reported, and not enforced.
+/// What is the same in both directions is written once, over this type.
 ///
 /// ```
 /// use policy::{Direction, PerDirection};

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::labels::Labels;
+use crate::pod_index::ContainerPort;
 
 pub use crate::special_keys as keys;
 
@@ -49,6 +50,8 @@ pub struct Endpoint {
     pub labels: Labels,
     /// Its addresses, both families.
     pub addresses: BTreeSet<IpAddr>,
+    /// The ports that its containers name, by which ingress rules may speak of them.
+    pub ports: Vec<ContainerPort>,
 }
 
 /// The labels that an endpoint is selected by: those of its Pod, and the special [`keys`].

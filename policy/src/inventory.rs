@@ -160,14 +160,19 @@ impl Inventory {
 impl PodIdentity {
     /// The numbers of these ports.
     pub(crate) fn named(&self, ports: &[NamedPort]) -> PortSet {
-        let wanted = |known: &&ContainerPort| {
-            ports
-                .iter()
-                .any(|port| port.name == known.name && port.protocols.contains(&known.protocol))
-        };
-        let known = self.ports.iter().filter(wanted);
-        PortSet::from_ranges(known.map(|known| PortRange::single(known.protocol, known.port)))
+        named_ports(&self.ports, ports)
     }
+}
+
+/// The numbers that containers give these ports.
+pub(crate) fn named_ports(known: &[ContainerPort], wanted: &[NamedPort]) -> PortSet {
+    let is_wanted = |known: &&ContainerPort| {
+        wanted
+            .iter()
+            .any(|port| port.name == known.name && port.protocols.contains(&known.protocol))
+    };
+    let known = known.iter().filter(is_wanted);
+    PortSet::from_ranges(known.map(|known| PortRange::single(known.protocol, known.port)))
 }
 
 impl CidrGroupSelector {

@@ -52,6 +52,7 @@
 //!     id: EndpointId { namespace: "shop".into(), name: "web".into() },
 //!     labels: endpoint::labels(&none, "shop", &none, "default", "default"),
 //!     addresses: [IpAddr::from([10, 0, 0, 7])].into(),
+//!     ports: Vec::new(),
 //! };
 //! let governed = compile(&endpoint, [&policy], &Inventory::default()).unwrap();
 //! let program = governed.programs.egress.unwrap();

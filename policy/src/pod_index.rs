@@ -29,7 +29,7 @@ pub struct PodIdentity {
 }
 
 /// A port that a container names.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerPort {
     /// Its name.
     pub name: String,

@@ -53,6 +53,7 @@ fn program(name: &str, text: &str) -> EndpointPolicy {
         },
         labels: endpoint::labels(&labels(pod), &pod.namespace, &of_namespace, "default", "default"),
         addresses: BTreeSet::new(),
+        ports: Vec::new(),
     };
     let governed = compile::compile(&endpoint, &policies, &Inventory::default());
     governed.unwrap_or_else(|| panic!("{name}: the Pod is not governed"))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::ApiClient;
 use api::ask;
-use api::{AgentStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
+use api::{AgentStatus, EndpointRow, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
 use settings::DEFAULT_RUN_DIR;
 
 use crate::VerbOutcome;
@@ -184,17 +184,24 @@ fn endpoints(status: &AgentStatus) -> String {
         return "No endpoint is local: no Pod with an address was read for this node.\n".into();
     }
     table(
-        ["ENDPOINT", "ADDRESSES", "EGRESS", "PROGRAM", "POLICIES"],
+        ["ENDPOINT", "ADDRESSES", "EGRESS", "INGRESS", "PROGRAMS", "POLICIES"],
         status.endpoints.iter().map(|row| {
             [
                 row.endpoint.clone(),
                 list(&row.addresses),
                 row.egress.clone(),
-                row.program.clone().unwrap_or_else(|| "-".into()),
+                row.ingress.clone(),
+                programs(row),
                 list(&row.policies),
             ]
         }),
     )
+}
+
+/// The ids of the programs of both directions: those of egress and of ingress may be one.
+fn programs(row: &EndpointRow) -> String {
+    let of = |program: &Option<String>| program.clone().unwrap_or_else(|| "-".into());
+    format!("{} {}", of(&row.program), of(&row.ingress_program))
 }
 
 /// Policies, and whatever else is not simply accepted; then what was found.

@@ -248,6 +248,7 @@ impl PodKey {
             },
             labels: pod.labels().clone(),
             addresses: pod.addresses().iter().copied().collect(),
+            ports: pod.ports().to_vec(),
         }
     }
 }

@@ -41,6 +41,7 @@ fn endpoint() -> Endpoint {
         labels: endpoint::labels(&own, &id.namespace, &Default::default(), "default", "default"),
         id,
         addresses: [IpAddr::from([10, 244, 0, 10])].into(),
+        ports: Vec::new(),
     }
 }
 

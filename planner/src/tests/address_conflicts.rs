@@ -23,12 +23,15 @@ fn an_address_that_pods_with_different_policies_claim_is_closed() {
         assert!(governed.questions.is_none());
         let program = &plan.desired.programs[&governed.program];
         assert_eq!(**program, KernelProgram::new(&crate::address_conflicts::refuse_all()));
-        assert_eq!(plan.desired.dispatch.egress[&ip("10.0.0.1")], governed.program);
+        for (_, dispatch) in plan.desired.dispatch.iter() {
+            assert_eq!(dispatch[&ip("10.0.0.1")], governed.program, "it is closed both ways");
+        }
         assert!(plan.desired.intercepted.contains(&ip("10.0.0.1")));
-        assert!(plan.endpoints.iter().all(|row| row.egress == "contested"));
+        let is_contested = |row: &EndpointRow| row.egress == "contested" && row.ingress == "contested";
+        assert!(plan.endpoints.iter().all(is_contested));
         assert_eq!(
             plan.conflicts[0].to_string(),
-            "10.0.0.1 is claimed by n/a and n/b, whose policies differ: NOTHING is let through from it"
+            "10.0.0.1 is claimed by n/a and n/b, whose policies differ: NOTHING is let through from it and to it"
         );
     }
     let alike = contested(&[allow("b", "a.example")]);

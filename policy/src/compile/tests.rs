@@ -19,6 +19,7 @@ fn endpoint(namespace: &str, labels: &[(&str, &str)]) -> Endpoint {
         },
         labels,
         addresses: BTreeSet::from([IpAddr::from([10, 0, 0, 2])]),
+        ports: Vec::new(),
     }
 }
 

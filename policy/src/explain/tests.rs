@@ -45,6 +45,7 @@ fn explained_to(app: &str, texts: &[&str], peer: &KnownPeer) -> Explanation {
         },
         labels: labels(&[("app", app)]),
         addresses: BTreeSet::new(),
+        ports: Vec::new(),
     };
     let policies = policies(texts);
     let policies: Vec<&Policy> = policies.iter().collect();
@@ -215,6 +216,7 @@ fn a_policy_that_lacks_one_label_of_the_pod_is_told() {
         },
         labels: labels(&[]),
         addresses: BTreeSet::new(),
+        ports: Vec::new(),
     };
     let policies: Vec<&Policy> = policies.iter().collect();
     let context = ExplainContext {
@@ -242,6 +244,7 @@ fn what_only_an_audited_policy_refuses_passes_and_is_said() {
         },
         labels: labels(&[("app", "web")]),
         addresses: BTreeSet::new(),
+        ports: Vec::new(),
     };
     let policies: Vec<&Policy> = policies.iter().collect();
     let context = ExplainContext {

@@ -131,6 +131,7 @@ fn governed_by(rules: &str) -> EndpointPolicy {
         },
         labels: endpoint::labels(&Labels::new(), "n", &Labels::new(), "default", "default"),
         addresses: BTreeSet::new(),
+        ports: Vec::new(),
     };
     compile(&endpoint, &[policy(rules)], &cluster()).unwrap()
 }

@@ -30,6 +30,7 @@ pub(crate) fn endpoints(world: &World) -> Vec<Endpoint> {
             },
             labels: pod_labels(world, pod),
             addresses: pod_addresses(pod),
+            ports: container_ports(pod),
         })
         .collect()
 }

@@ -142,17 +142,22 @@ fn pod(name: &str, last: u8) -> Endpoint {
         },
         labels: endpoint::labels(&own, "shop", &Labels::new(), "default", "default"),
         addresses: BTreeSet::from([IpAddr::from([10, 0, 0, last])]),
+        ports: vec![ContainerPort {
+            name: "web".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
     }
 }
 
 fn inventory() -> Inventory {
     let pods = [("here", 1), ("there", 2)].map(|(name, last)| {
-        let Endpoint { labels, addresses, .. } = pod(name, last);
-        let ports = vec![ContainerPort {
-            name: "web".into(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }];
+        let Endpoint {
+            labels,
+            addresses,
+            ports,
+            ..
+        } = pod(name, last);
         InventoryPod::new(labels, addresses, ports)
     });
     let service = InventoryService {

@@ -9,7 +9,7 @@ use policy::explain::ExplainOutcome;
 use policy::labels::Labels;
 use serde::Deserialize;
 
-use crate::world::{NODE, Pod, World, decided_by};
+use crate::world::{Pod, World, decided_by};
 
 /// The first document of a case.
 #[derive(Debug, Deserialize)]
@@ -108,9 +108,9 @@ fn check_packet(case: &str, world: &World, packet: &Packet) {
     /// What every name resolves to.
     const NAMED: [u8; 4] = [203, 0, 113, 80];
     let to = match (packet.to.as_deref(), &packet.name) {
-        (Some("node"), None) => NODE.into(),
-        (Some(to), None) if to.contains('/') => world.pod(to).address,
-        (Some(to), None) => to.parse().unwrap_or_else(|_| panic!("{case}: {to} is no address")),
+        (Some(to), None) => world
+            .address(to)
+            .unwrap_or_else(|| panic!("{case}: {to} is no address")),
         (None, Some(_)) => NAMED.into(),
         _ => panic!("{case}: a packet has either `to` or `name`: {packet:?}"),
     };

@@ -75,17 +75,21 @@ impl Pod {
             id: self.id(),
             labels: self.labels(),
             addresses: BTreeSet::from([self.address]),
+            ports: self.ports(),
         }
     }
 
-    fn in_inventory(&self) -> InventoryPod {
+    fn ports(&self) -> Vec<ContainerPort> {
         let port = |name: &str, protocol, port| ContainerPort {
             name: name.to_owned(),
             protocol,
             port,
         };
-        let ports = vec![port("web", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 53)];
-        InventoryPod::new(self.labels(), [self.address], ports)
+        vec![port("web", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 53)]
+    }
+
+    fn in_inventory(&self) -> InventoryPod {
+        InventoryPod::new(self.labels(), [self.address], self.ports())
     }
 }
 
@@ -169,7 +173,17 @@ impl World {
             != ExplainOutcome::Denied
     }
 
-    /// The policy that decides, and the outcome.
+    /// The address of `namespace/name`, of the other node, or as it is written.
+    pub(crate) fn address(&self, end: &str) -> Option<IpAddr> {
+        match end {
+            "node" => Some(NODE.into()),
+            pod if pod.contains('/') => Some(self.pod(pod).address),
+            address => address.parse().ok(),
+        }
+    }
+
+    /// What becomes of a packet from a pod or an address, by the end that decides: the first that
+    /// refuses it, or one of whose rules some rule lets it through.
     pub(crate) fn explain(
         &self,
         from: &str,
@@ -177,7 +191,32 @@ impl World {
         name: Option<&str>,
         traffic: (Protocol, u16),
     ) -> Explanation {
-        let endpoint = self.pod(from).endpoint();
+        let pod_at = |address: IpAddr| self.pods.iter().find(|pod| pod.address == address);
+        let source = self.address(from).unwrap_or_else(|| panic!("{from} is no address"));
+        let named = name.map(|name| KnownName {
+            name: Name::parse(name).unwrap(),
+            lease: LeaseState::Assumed,
+        });
+        let towards = self.peer(to, named, traffic);
+        let egress = pod_at(source).map(|pod| self.explained(Direction::Egress, pod, &towards));
+        let receiver = to.and_then(pod_at).filter(|pod| pod.address != source);
+        let ingress = receiver.map(|pod| {
+            let sender = self.peer(Some(source), None, traffic);
+            self.explained(Direction::Ingress, pod, &sender)
+        });
+        let mut ends: Vec<Explanation> = egress.into_iter().chain(ingress).collect();
+        let weight = |end: &Explanation| match (end.outcome, &end.decision) {
+            (ExplainOutcome::Denied, _) => 0,
+            (ExplainOutcome::Audited, _) => 1,
+            (ExplainOutcome::Allowed, Decision::Rule { .. }) => 2,
+            (ExplainOutcome::Allowed, _) => 3,
+        };
+        // The sort is stable: of two that weigh the same the sender's comes first.
+        ends.sort_by_key(weight);
+        ends.into_iter().next().unwrap_or_else(|| panic!("no end is a pod"))
+    }
+
+    fn peer(&self, address: Option<IpAddr>, name: Option<KnownName>, traffic: (Protocol, u16)) -> KnownPeer {
         let located = |address: IpAddr| {
             let inside = self.pods.iter().any(|pod| pod.address == address) || address == IpAddr::from(NODE);
             let zone = match inside {
@@ -186,23 +225,22 @@ impl World {
             };
             (address, zone)
         };
-        let name = name.map(|name| KnownName {
-            name: Name::parse(name).unwrap(),
-            lease: LeaseState::Assumed,
-        });
+        KnownPeer {
+            address: address.map(located),
+            names: name.into_iter().collect(),
+            traffic: Some(traffic),
+        }
+    }
+
+    fn explained(&self, direction: Direction, pod: &Pod, peer: &KnownPeer) -> Explanation {
         let policies: Vec<&Policy> = self.policies.iter().collect();
         let context = ExplainContext {
-            direction: Direction::Egress,
-            endpoint: &endpoint,
+            direction,
+            endpoint: &pod.endpoint(),
             policies: &policies,
             inventory: &self.inventory,
         };
-        let peer = KnownPeer {
-            address: to.map(located),
-            names: name.into_iter().collect(),
-            traffic: Some(traffic),
-        };
-        explain(context, &peer)
+        explain(context, peer)
     }
 
     /// Whether a pod may ask the cluster's DNS for a name.
