@@ -53,7 +53,7 @@ struct PolicyState {
     is_audited: bool,
 }
 
-const RULES: [&str; 9] = [
+const RULES: [&str; 12] = [
     "egress: [{toEndpoints: [{matchLabels: {app: a0}}], toPorts: [{ports: [{port: web, protocol: TCP}]}]}]",
     "egress: [{toEndpoints: [{matchLabels: {app: a1, 'k8s:io.kubernetes.pod.namespace': n0}}]}]",
     "egress: [{toEndpoints: [{matchExpressions: [{key: app, operator: NotIn, values: [a0]}]}]}]",
@@ -63,6 +63,9 @@ const RULES: [&str; 9] = [
     "egress: [{toEntities: [remote-node]}, {toCIDR: [10.1.0.0/30]}]",
     "egressDeny: [{toEndpoints: [{matchLabels: {app: a1}}]}]",
     "egress: [{toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.8/30]}]}]",
+    "ingress: [{fromEndpoints: [{matchLabels: {app: a0}}], toPorts: [{ports: [{port: web, protocol: TCP}]}]}]",
+    "ingress: [{fromEntities: [remote-node]}, {fromCIDR: [192.0.2.0/24]}]",
+    "ingressDeny: [{fromEndpoints: [{matchLabels: {app: a1}}]}]",
 ];
 
 fn step() -> impl Strategy<Value = Step> {

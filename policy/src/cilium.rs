@@ -4,17 +4,17 @@
 //! - `spec`, and the modules that it uses: what a valid object means.
 //! - `stand_in`: whom a refused object selects, so that these endpoints fail closed.
 
-mod egress;
 mod icmp;
 mod names;
 mod objects;
 mod peers;
 mod port;
+mod rule;
 mod schema;
-mod side;
 mod spec;
 mod stand_in;
 mod to_ports;
+mod written_list;
 
 #[cfg(test)]
 mod tests;

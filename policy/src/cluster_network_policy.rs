@@ -1,5 +1,5 @@
 //! `policy.networking.k8s.io/v1beta1` ClusterNetworkPolicy (and `v1alpha2`, which has the same
-//! fields), its egress side.
+//! fields).
 //!
 //! What an entry of a newer version of the API looks like to this one, unknown or empty, is dealt
 //! with as the API asks for: the rule fails closed. In an Accept rule it matches nothing; a Deny
@@ -19,7 +19,7 @@ mod tests;
 
 use crate::diagnostic::quoted;
 use crate::diagnostic_report::DiagnosticReport;
-use crate::direction::{Direction, PerDirection};
+use crate::direction::PerDirection;
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::shape::{self, DocumentNode};
 
@@ -39,26 +39,18 @@ pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
     };
     let tier = tier(&spec, report);
     let subject = subject::read(&spec, report);
-    let ingress = items(&spec, "ingress", report);
-    for node in &ingress {
-        // Read for what is wrong with it only.
-        rule::read(node, Direction::Ingress, tier, report);
-    }
-    if !ingress.is_empty() {
-        report.unenforced(
-            &format!("{}.ingress", spec.path),
-            "ingress rules are not enforced yet; egress is not affected by them",
-        );
-    }
-    let egress = items(&spec, "egress", report);
-    let rules = egress
-        .iter()
-        .flat_map(|node| rule::read(node, Direction::Egress, tier, report))
-        .collect();
+    let directions = PerDirection::from_fn(|direction| {
+        let written = items(&spec, direction.as_str(), report);
+        let rules = written
+            .iter()
+            .flat_map(|node| rule::read(node, direction, tier, report))
+            .collect();
+        DirectionSpec { closes: false, rules }
+    });
     let spec = tier.zip(subject).map(|(tier, subject)| PolicySpec {
         subject,
         tier,
-        directions: PerDirection::of_egress(DirectionSpec { closes: false, rules }),
+        directions,
     });
     spec.into_iter().collect()
 }

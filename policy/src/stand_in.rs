@@ -3,6 +3,7 @@
 
 use crate::diagnostic::{Diagnostic, closest};
 use crate::diagnostic_report::DiagnosticReport;
+use crate::direction::PerDirection;
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, Policy, PolicyRule};
 use crate::ports::PortSet;
@@ -49,13 +50,18 @@ pub(crate) fn deny_everything(origin: String) -> PolicyRule {
     }
 }
 
-/// Says at the selector how far the endpoints are closed.
-pub(crate) fn closed(selector: &str, extent: &str, report: &mut DiagnosticReport<'_>) {
+/// Says at the selector in which directions the endpoints are closed, and how far.
+pub(crate) fn closed(selector: &str, is_closed: PerDirection<bool>, extent: &str, report: &mut DiagnosticReport<'_>) {
+    let directions = is_closed.iter().filter(|(_, is_closed)| **is_closed);
+    let directions: Vec<&str> = directions.map(|(direction, _)| direction.as_str()).collect();
+    let directions = directions.join(" and ");
     report
         .warning(
             "closed-until-mended",
             selector,
-            format!("as long as this policy is refused, the endpoints that it selects are closed for egress: {extent}"),
+            format!(
+                "as long as this policy is refused, the endpoints that it selects are closed for {directions}: {extent}"
+            ),
         )
         .suggest("mend what is named as an error; then the policy is in force as written");
 }

@@ -5,16 +5,17 @@ mod ports;
 
 use serde_json::Value;
 
+use crate::flow::{Direction, Flow};
 use crate::json::{list, text};
 use crate::labels::{Condition, conditions};
-use crate::probe::Probe;
-use crate::refused::is_refused;
+use crate::refused::{is_meant, is_refused};
 use crate::verdict::FamilyEffect;
-use crate::world::{Pod, World, namespace_of};
+use crate::world::{Pod, namespace_of};
 
 /// What those that select a pod say of a packet.
-pub(crate) fn effect(world: &World, from: Pod<'_>, probe: &Probe) -> FamilyEffect {
+pub(crate) fn effect(flow: Flow<'_>) -> FamilyEffect {
     let mut effect = FamilyEffect::default();
+    let (world, direction) = (flow.world, flow.direction);
     for policy in world
         .of_kind("CiliumNetworkPolicy")
         .chain(world.of_kind("CiliumClusterwideNetworkPolicy"))
@@ -23,20 +24,19 @@ pub(crate) fn effect(world: &World, from: Pod<'_>, probe: &Probe) -> FamilyEffec
         let namespace = (!is_clusterwide).then(|| namespace_of(policy));
         let one = policy["spec"].is_object().then_some(&policy["spec"]);
         let selecting = one.into_iter().chain(list(policy, "specs"));
-        for spec in selecting.filter(|spec| selects(&spec["endpointSelector"], namespace, from)) {
+        for spec in selecting.filter(|spec| selects(&spec["endpointSelector"], namespace, flow.subject)) {
             if is_refused(policy) {
                 // Nothing that it may have been meant to close or to deny stays open.
-                let denies = !list(spec, "egressDeny").is_empty();
+                let denies = !list(spec, direction.deny_field()).is_empty();
                 effect.denies |= denies;
-                // Without any rule it is not known what was meant.
-                effect.closes |= denies || spec["enableDefaultDeny"]["egress"] != false;
+                effect.closes |= denies || may_close(direction, spec);
                 continue;
             }
-            effect.closes |= closes(spec);
-            let allowing = |rule: &Value| matches(world, namespace, rule, Side::Allow, probe);
-            let denying = |rule: &Value| matches(world, namespace, rule, Side::Deny, probe);
-            effect.allows |= list(spec, "egress").iter().any(allowing);
-            effect.denies |= list(spec, "egressDeny").iter().any(denying);
+            effect.closes |= closes(direction, spec);
+            let allowing = |rule: &Value| matches(flow, namespace, rule, Side::Allow);
+            let denying = |rule: &Value| matches(flow, namespace, rule, Side::Deny);
+            effect.allows |= list(spec, direction.field()).iter().any(allowing);
+            effect.denies |= list(spec, direction.deny_field()).iter().any(denying);
         }
     }
     effect
@@ -48,9 +48,32 @@ enum Side {
     Deny,
 }
 
-fn closes(spec: &Value) -> bool {
-    let has_rules = !list(spec, "egress").is_empty() || !list(spec, "egressDeny").is_empty();
-    spec["enableDefaultDeny"]["egress"].as_bool().unwrap_or(has_rules)
+fn closes(direction: Direction, spec: &Value) -> bool {
+    let has_rules = !list(spec, direction.field()).is_empty() || !list(spec, direction.deny_field()).is_empty();
+    let written = spec["enableDefaultDeny"][direction.field()].as_bool();
+    written.unwrap_or(has_rules)
+}
+
+/// Whether a refused spec may have been meant to close. Where it says so itself, that counts. One
+/// that has rules, or a list without a value, closes the directions of these. One without any
+/// closes those that it speaks of, or both where it speaks of none.
+fn may_close(direction: Direction, spec: &Value) -> bool {
+    if let Some(written) = spec["enableDefaultDeny"][direction.field()].as_bool() {
+        return written;
+    }
+    let lists = |direction: Direction| [direction.field(), direction.deny_field()];
+    let is_written = |direction: Direction| {
+        let default_deny = !spec["enableDefaultDeny"][direction.field()].is_null();
+        default_deny || lists(direction).iter().any(|field| spec.get(field).is_some())
+    };
+    let is_meant = |direction| lists(direction).iter().any(|field| is_meant(spec, field));
+    let other = match direction {
+        Direction::Egress => Direction::Ingress,
+        Direction::Ingress => Direction::Egress,
+    };
+    let has_no_rule = |direction: Direction| lists(direction).iter().all(|field| list(spec, field).is_empty());
+    let is_silent = has_no_rule(direction) && has_no_rule(other) && (is_written(direction) || !is_written(other));
+    is_meant(direction) || is_silent
 }
 
 /// A CiliumNetworkPolicy selects in its own namespace, whatever its selector says of namespaces.
@@ -87,12 +110,12 @@ fn holds(condition: &Condition<'_>, pod: Pod<'_>) -> bool {
     condition.holds_for(value.as_ref())
 }
 
-/// A rule that says nothing of destinations and of ports is none.
-fn matches(world: &World, namespace: Option<&str>, rule: &Value, side: Side, probe: &Probe) -> bool {
-    let is_destination = peers::matches(world, namespace, rule, side, probe);
-    let is_traffic = ports::matches(world, rule, side, probe);
-    match (is_destination, is_traffic) {
+/// A rule that says nothing of peers and of ports is none.
+fn matches(flow: Flow<'_>, namespace: Option<&str>, rule: &Value, side: Side) -> bool {
+    let is_peer = peers::matches(flow, namespace, rule, side);
+    let is_traffic = ports::matches(flow, rule, side);
+    match (is_peer, is_traffic) {
         (None, None) => false,
-        (destination, traffic) => destination.unwrap_or(true) && traffic.unwrap_or(true),
+        (peer, traffic) => peer.unwrap_or(true) && traffic.unwrap_or(true),
     }
 }

@@ -1,11 +1,14 @@
 //! How the families of policies meet: the verdict about a packet.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use crate::cilium;
 use crate::cluster_network_policy::{self, Tier};
+use crate::flow::{Direction, Flow};
 use crate::network_policy;
-use crate::probe::Probe;
+use crate::probe::{Probe, Sender};
 use crate::verdict::Verdict;
 use crate::world::{Pod, World};
 
@@ -35,34 +38,83 @@ impl Oracle {
         Self { world }
     }
 
-    /// Admin, then Cilium's policies and NetworkPolicies, which are final for the pods that they
-    /// close, then Baseline, then allow.
+    /// What becomes of a packet: it passes where the sender's egress and the receiver's ingress let
+    /// it through, of those of them that are pods of the node. What comes from the node itself
+    /// always reaches its pods, and a pod itself.
     ///
     /// # Panics
     ///
     /// Where the world is not sound, for example without the pod that sends.
     pub fn decide(&self, probe: &Probe) -> Verdict {
+        let is_own = self
+            .sender(probe)
+            .is_some_and(|from| from.addresses().contains(&probe.to));
+        let source = self.source(probe);
+        let is_local = source.is_some_and(|source| self.world.is_host(source));
+        let egress = self.decide_in(Direction::Egress, probe).filter(|_| !is_own);
+        let ingress = self
+            .decide_in(Direction::Ingress, probe)
+            .filter(|_| !is_own && !is_local);
+        match egress
+            .into_iter()
+            .chain(ingress)
+            .any(|verdict| verdict == Verdict::Deny)
+        {
+            true => Verdict::Deny,
+            false => Verdict::Allow,
+        }
+    }
+
+    /// What the rules of one end say; `None` where that is no pod of the node.
+    ///
+    /// Admin, then Cilium's policies and NetworkPolicies, which are final for the pods that they
+    /// close, then Baseline, then allow.
+    pub fn decide_in(&self, direction: Direction, probe: &Probe) -> Option<Verdict> {
         let world = &self.world;
-        let from = world
-            .pods()
-            .find(|pod| pod.namespace() == probe.namespace && pod.name() == probe.pod)
-            .expect("the pod that sends is there");
-        if let Some(verdict) = cluster_network_policy::verdict(world, from, probe, Tier::Admin) {
-            return verdict;
+        let (subject, peer) = match direction {
+            Direction::Egress => (self.sender(probe)?, probe.to),
+            Direction::Ingress => (world.pod_at(probe.to)?, self.source(probe)?),
+        };
+        if subject.node() != world.node {
+            return None;
         }
-        if let Some(verdict) = network(world, from, probe) {
-            return verdict;
+        let flow = Flow {
+            world,
+            direction,
+            subject,
+            peer,
+            traffic: probe.traffic,
+        };
+        let verdict = cluster_network_policy::verdict(flow, Tier::Admin)
+            .or_else(|| network(flow))
+            .or_else(|| cluster_network_policy::verdict(flow, Tier::Baseline));
+        Some(verdict.unwrap_or(Verdict::Allow))
+    }
+
+    fn sender(&self, probe: &Probe) -> Option<Pod<'_>> {
+        let Sender::Pod(namespace, name) = &probe.from else {
+            return None;
+        };
+        let mut pods = self.world.pods();
+        let from = pods.find(|pod| pod.namespace() == namespace && pod.name() == name);
+        Some(from.expect("the pod that sends is there"))
+    }
+
+    /// Where the packet comes from: of a pod's addresses the one of the packet's family.
+    fn source(&self, probe: &Probe) -> Option<IpAddr> {
+        match &probe.from {
+            Sender::Address(address) => Some(*address),
+            Sender::Pod(..) => {
+                let own = self.sender(probe)?.addresses();
+                own.into_iter().find(|address| address.is_ipv4() == probe.to.is_ipv4())
+            }
         }
-        cluster_network_policy::verdict(world, from, probe, Tier::Baseline).unwrap_or(Verdict::Allow)
     }
 }
 
 /// They all add up; any denial wins.
-fn network(world: &World, from: Pod<'_>, probe: &Probe) -> Option<Verdict> {
-    let families = [
-        cilium::effect(world, from, probe),
-        network_policy::effect(world, from, probe),
-    ];
+fn network(flow: Flow<'_>) -> Option<Verdict> {
+    let families = [cilium::effect(flow), network_policy::effect(flow)];
     if families.iter().any(|family| family.denies) {
         Some(Verdict::Deny)
     } else if families.iter().any(|family| family.allows) {

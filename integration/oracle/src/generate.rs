@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use crate::probe::{Probe, Protocol, Traffic};
+use crate::probe::{Probe, Protocol, Sender, Traffic};
 use crate::verdict::Verdict;
 use crate::world::World;
 
@@ -60,7 +60,7 @@ impl Default for Site {
 pub fn case(site: &Site) -> impl Strategy<Value = Case> + use<> {
     let site = site.clone();
     let policies = vec(policy(), 1..5);
-    let packets = vec((any::<Index>(), any::<Index>(), traffic()), 1..=site.probes);
+    let packets = vec((sender(), any::<Index>(), traffic()), 1..=site.probes);
     (objects::objects(&site), names(), policies, packets).prop_map(move |(mut objects, names, policies, packets)| {
         for (number, mut policy) in policies.into_iter().enumerate() {
             policy["metadata"]["name"] = format!("p{number}").into();
@@ -73,13 +73,29 @@ pub fn case(site: &Site) -> impl Strategy<Value = Case> + use<> {
             names,
         };
         let destinations = destinations(&site);
-        let probes = packets.into_iter().map(|(pod, to, traffic)| {
-            let (namespace, pod) = pod.get(&pods).clone();
-            Probe {
-                namespace,
-                pod,
-                to: *to.get(&destinations),
-                traffic,
+        let local: Vec<IpAddr> = site.pods.iter().flatten().copied().collect();
+        let probes = packets.into_iter().map(|(sender, to, traffic)| match sender {
+            GeneratedSender::Pod(pod) => {
+                let (namespace, name) = pod.get(&pods).clone();
+                Probe {
+                    from: Sender::Pod(namespace, name),
+                    to: *to.get(&destinations),
+                    traffic,
+                }
+            }
+            // Only to a pod of the node, and in its family.
+            GeneratedSender::Address(from) => {
+                let to = *to.get(&local);
+                let sources: Vec<IpAddr> = destinations
+                    .iter()
+                    .copied()
+                    .filter(|it| it.is_ipv4() == to.is_ipv4())
+                    .collect();
+                Probe {
+                    from: Sender::Address(*from.get(&sources)),
+                    to,
+                    traffic,
+                }
             }
         });
         let probes = probes.collect();
@@ -130,12 +146,26 @@ impl fmt::Debug for Case {
     }
 }
 
+/// Which pod sends a packet, or which address; most are sent by pods, often to each other.
+#[derive(Debug, Clone)]
+enum GeneratedSender {
+    Pod(Index),
+    Address(Index),
+}
+
+fn sender() -> impl Strategy<Value = GeneratedSender> {
+    prop_oneof![
+        2 => any::<Index>().prop_map(GeneratedSender::Pod),
+        1 => any::<Index>().prop_map(GeneratedSender::Address),
+    ]
+}
+
 /// A policy of any kind, still without a name.
 fn policy() -> impl Strategy<Value = Value> {
     let of_any_kind = prop_oneof![
-        5 => cilium::policy(),
-        3 => network_policy::policy(),
-        3 => cluster_network_policy::policy(),
+        5 => cilium::policy().boxed(),
+        3 => network_policy::policy().boxed(),
+        3 => cluster_network_policy::policy().boxed(),
     ];
     let emptied = prop::option::weighted(0.05, any::<Index>());
     (of_any_kind, prop::bool::weighted(0.1), emptied).prop_map(|(mut policy, audited, emptied)| {
@@ -157,7 +187,7 @@ fn empty(policy: &mut Value, which: Index) {
     let more = policy["specs"].as_array().into_iter().flatten().enumerate();
     let more = more.map(|(index, spec)| (format!("/specs/{index}"), spec));
     for (path, spec) in specs.into_iter().chain(more) {
-        for field in ["egress", "egressDeny"] {
+        for field in ["egress", "egressDeny", "ingress", "ingressDeny"] {
             if policy["kind"].as_str().is_some_and(|kind| kind.starts_with("Cilium")) && !spec[field].is_null() {
                 paths.push(format!("{path}/{field}"));
             }
@@ -202,11 +232,13 @@ fn names() -> impl Strategy<Value = BTreeMap<String, BTreeSet<IpAddr>>> {
     btree_map(names, btree_set(select(addresses), 1..4), 0..4)
 }
 
-/// Every address that something may be said of, and some that nothing is.
+/// Every address that something may be said of, and some that nothing is. Those of the node's pods
+/// come more often, since both ends decide about what goes there.
 fn destinations(site: &Site) -> Vec<IpAddr> {
     let own = site.pods.iter().flatten().chain(&site.host).copied();
     let others = words::WORLD.iter().chain(&words::CLUSTER).map(|text| words::ip(text));
-    others.chain(own).collect()
+    let pods = site.pods.iter().flatten().copied();
+    others.chain(own).chain(pods).collect()
 }
 
 fn traffic() -> impl Strategy<Value = Traffic> {

@@ -17,6 +17,7 @@ pub mod world;
 mod cilium;
 mod cluster_network_policy;
 mod decide;
+mod flow;
 mod json;
 mod labels;
 mod names;
@@ -25,7 +26,8 @@ mod refused;
 mod verdict;
 
 pub use decide::{Oracle, Policies};
-pub use probe::{Probe, Protocol, Traffic};
+pub use flow::Direction;
+pub use probe::{Probe, Protocol, Sender, Traffic};
 pub use refused::is_refused;
 pub use verdict::Verdict;
 pub use world::World;

@@ -6,14 +6,21 @@ use std::net::IpAddr;
 /// A new connection, or a packet that is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// The namespace of the pod that sends it.
-    pub namespace: String,
-    /// The name of that pod.
-    pub pod: String,
+    /// Who sends it.
+    pub from: Sender,
     /// The destination.
     pub to: IpAddr,
     /// The protocol, with its port or message type.
     pub traffic: Traffic,
+}
+
+/// Who sends a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sender {
+    /// A pod of the node, by its namespace and name, from its own address.
+    Pod(String, String),
+    /// Somebody else, from this address.
+    Address(IpAddr),
 }
 
 /// What a packet carries.
@@ -51,7 +58,10 @@ impl Protocol {
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} to {}, ", self.namespace, self.pod, self.to)?;
+        match &self.from {
+            Sender::Pod(namespace, name) => write!(f, "{namespace}/{name} to {}, ", self.to)?,
+            Sender::Address(address) => write!(f, "{address} to {}, ", self.to)?,
+        }
         match self.traffic {
             Traffic::Port(protocol, port) => write!(f, "{} {port}", protocol.as_str()),
             Traffic::Icmp(kind) if self.to.is_ipv4() => write!(f, "ICMP type {kind}"),

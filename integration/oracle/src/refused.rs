@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::json::{list, text};
 
 /// Whether a policy is refused: something in it is written, and nothing stands behind it; or a spec
-/// of one of Cilium's kinds has no rule and does not say that it closes.
+/// of one of Cilium's kinds has no rule in any direction and does not say that it closes one.
 pub fn is_refused(policy: &Value) -> bool {
     let is_cilium = text(policy, "kind").is_some_and(|kind| kind.starts_with("Cilium"));
     let one = Some(&policy["spec"]).filter(|spec| !spec.is_null());
@@ -17,7 +17,8 @@ pub fn is_refused(policy: &Value) -> bool {
 
 fn has_no_rule(spec: &Value) -> bool {
     let lists = ["egress", "egressDeny", "ingress", "ingressDeny"];
-    lists.iter().all(|field| list(spec, field).is_empty()) && spec["enableDefaultDeny"]["egress"] != true
+    let closes = |direction: &&str| spec["enableDefaultDeny"][*direction] == true;
+    lists.iter().all(|field| list(spec, field).is_empty()) && !["egress", "ingress"].iter().any(closes)
 }
 
 fn has_null(value: &Value) -> bool {

@@ -9,7 +9,7 @@ pub enum Verdict {
     Deny,
 }
 
-/// What the policies of one family that select the sender do to a packet.
+/// What the policies of one family that select one end do to a packet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct FamilyEffect {
     /// What no rule allows is refused.

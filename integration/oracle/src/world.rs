@@ -147,6 +147,11 @@ impl<'a> Pod<'a> {
         self.world.namespace_labels(self.namespace())
     }
 
+    /// The node that it runs on.
+    pub(crate) fn node(self) -> &'a str {
+        text(&self.object["spec"], "nodeName").unwrap_or_default()
+    }
+
     pub(crate) fn service_account(self) -> &'a str {
         text(&self.object["spec"], "serviceAccountName").unwrap_or("default")
     }

@@ -58,6 +58,34 @@ pub(crate) fn payload(probe: &Probe, token: Token) -> Vec<u8> {
     }
 }
 
+/// A whole packet from any address. Its header's checksum is left to the kernel.
+pub(crate) fn packet(source: IpAddr, probe: &Probe, token: Token) -> Vec<u8> {
+    const HOPS: u8 = 64;
+    let payload = payload(probe, token);
+    let length = |header: usize| u16::try_from(header + payload.len()).unwrap_or_default().to_be_bytes();
+    let protocol = protocol(probe);
+    let header = match (source, probe.to) {
+        (IpAddr::V4(source), IpAddr::V4(to)) => [
+            &[0x45, 0][..],
+            &length(20),
+            &[0, 0, 0, 0, HOPS, protocol, 0, 0],
+            &source.octets(),
+            &to.octets(),
+        ]
+        .concat(),
+        (IpAddr::V6(source), IpAddr::V6(to)) => [
+            &[0x60, 0, 0, 0][..],
+            &length(0),
+            &[protocol, HOPS],
+            &source.octets(),
+            &to.octets(),
+        ]
+        .concat(),
+        _ => panic!("{probe}: both ends are of one family"),
+    };
+    [header, payload].concat()
+}
+
 /// The number of a packet, as it is found after an IP header.
 pub(crate) fn token(protocol: u8, payload: &[u8]) -> Option<Token> {
     let at = match protocol {

@@ -12,7 +12,7 @@ use lab::client::{self, LookupTransport};
 use lab::{NODE4, NODE6};
 use namegate_integration::{Scenario, ScenarioBuilder};
 use oracle::generate::{Case, Site};
-use oracle::{Probe, Traffic, is_refused};
+use oracle::{Probe, Sender, Traffic, is_refused};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pods: Vec<Vec<IpAddr>>,
     /// By pod, family and protocol.
     senders: BTreeMap<(usize, bool, u8), Socket>,
+    /// Where whoever is no pod sends whole packets from, IPv4 first.
+    strangers: [Socket; 2],
     /// Those of pods, each with its addresses.
     pod_witnesses: Vec<Witness>,
     outside: Witness,
@@ -77,7 +79,14 @@ impl Node {
                 }
             }
         }
+        // Raw sockets of this protocol take packets with their headers (raw(7)).
+        let whole = Protocol::from(libc::IPPROTO_RAW);
+        let strangers = [Domain::IPV4, Domain::IPV6].map(|domain| {
+            let open = || Socket::new(domain, Type::RAW, Some(whole));
+            lab.internet().namespace().run(open).unwrap().unwrap()
+        });
         Self {
+            strangers,
             pods: lab
                 .pods()
                 .iter()
@@ -189,7 +198,13 @@ impl Node {
 
     /// Whether what becomes of a packet can be seen.
     pub(crate) fn can_be_told(&self, probe: &Probe) -> bool {
-        let to_itself = self.pods[index(probe)].contains(&probe.to);
+        let to_itself = match &probe.from {
+            Sender::Pod(..) => index(probe).is_some_and(|index| self.pods[index].contains(&probe.to)),
+            // It comes from outside, where neither the node's nor its pods' addresses are.
+            Sender::Address(source) => {
+                self.pods.iter().flatten().any(|pod| pod == source) || self.site().host.contains(source)
+            }
+        };
         let is_lookup = matches!(probe.traffic, Traffic::Port(_, DNS));
         // Without ports or numbers, what one pod sends to another is an answer to whatever that
         // sent before.
@@ -204,14 +219,23 @@ impl Node {
         }
         let token = self.next;
         self.next = self.next.checked_add(1).expect("there are no more numbers for packets");
-        let sender = &self.senders[&(index(probe), probe.to.is_ipv4(), packet::protocol(probe))];
+        let (sender, bytes) = match &probe.from {
+            Sender::Pod(..) => {
+                let index = index(probe).expect("it is a pod of the lab");
+                let key = (index, probe.to.is_ipv4(), packet::protocol(probe));
+                (&self.senders[&key], packet::payload(probe, token))
+            }
+            Sender::Address(source) => {
+                let family = usize::from(probe.to.is_ipv6());
+                (&self.strangers[family], packet::packet(*source, probe, token))
+            }
+        };
         let to = SockAddr::from(SocketAddr::new(probe.to, 0));
-        let sent = sender.send_to(&packet::payload(probe, token), &to);
         // What was refused before may be reported here, of this socket's earlier packets; then it
         // is sent again.
-        if let Err(error) = sent {
+        if let Err(error) = sender.send_to(&bytes, &to) {
             assert!(is_report(&error), "{probe}: {error}");
-            sender.send_to(&packet::payload(probe, token), &to).unwrap();
+            sender.send_to(&bytes, &to).unwrap();
         }
         token
     }
@@ -235,9 +259,11 @@ impl Node {
     }
 
     fn look(&mut self) {
-        // Answers have the number elsewhere.
-        self.arrived
-            .extend(self.outside.seen().into_iter().map(|seen| seen.token));
+        // Answers have the number elsewhere. What strangers send to pods leaves by the same wire.
+        let is_for_pod = |to: IpAddr| self.pods.iter().flatten().any(|pod| *pod == to);
+        let outside = self.outside.seen().into_iter();
+        let outside = outside.filter(|seen| !seen.to.is_some_and(is_for_pod));
+        self.arrived.extend(outside.map(|seen| seen.token));
         self.arrived
             .extend(self.inside.seen().into_iter().map(|seen| seen.token));
         for (witness, addresses) in self.pod_witnesses.iter().zip(&self.pods) {
@@ -261,8 +287,11 @@ fn record(name: &str, address: IpAddr) -> String {
 }
 
 /// Which pod of the lab sends it.
-fn index(probe: &Probe) -> usize {
-    probe.pod.trim_start_matches("here").parse().unwrap()
+fn index(probe: &Probe) -> Option<usize> {
+    match &probe.from {
+        Sender::Pod(_, name) => name.trim_start_matches("here").parse().ok(),
+        Sender::Address(_) => None,
+    }
 }
 
 fn is_report(error: &io::Error) -> bool {

@@ -146,3 +146,125 @@ fn a_deleted_policy_that_leaves_a_pod_open_is_told_with_the_pods_name() {
     // With its pod.
     assert_eq!(told(&[pod("a", "10.0.0.1"), of_a], &[pod("b", "10.0.0.2")]), [""; 0]);
 }
+
+/// A policy for a pod of what may connect to it.
+fn admit(pod: &str, rules: &str) -> String {
+    policy_of(pod, rules)
+        .replace("egress:", "ingress:")
+        .replace("name: ", "name: in-")
+}
+
+#[test]
+fn a_pod_that_only_ingress_rules_speak_of_is_closed_for_that_and_left_alone_otherwise() {
+    let plan = plan(&[
+        pod("a", "10.0.0.1"),
+        pod("b", "10.0.0.2"),
+        admit(
+            "a",
+            "{fromEndpoints: [{matchLabels: {app: b}}], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}",
+        ),
+    ]);
+    assert!(
+        plan.governed.is_empty() && plan.desired.intercepted.is_empty(),
+        "its lookups are its own"
+    );
+    assert!(plan.desired.dispatch.egress.is_empty());
+    let dispatch: Vec<_> = plan.desired.dispatch.ingress.iter().collect();
+    let [(address, id)] = dispatch.as_slice() else {
+        panic!("{dispatch:?}")
+    };
+    assert_eq!(**address, ip("10.0.0.1"));
+    let program = &plan.desired.programs[id];
+    assert_eq!(program.enforced.classifier.default_verdict(), policy::Verdict::Deny);
+    let members: Vec<String> = plan.desired.members[id]
+        .iter()
+        .map(|it| it.key.address.to_string())
+        .collect();
+    assert_eq!(members, ["10.0.0.2"], "whoever may connect");
+    let rows: Vec<_> = plan
+        .endpoints
+        .iter()
+        .map(|row| (row.endpoint.as_str(), row.egress.as_str(), row.ingress.as_str()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("n/a", "unselected", "default-deny"),
+            ("n/b", "unselected", "unselected")
+        ]
+    );
+    assert_eq!(plan.endpoints[0].program, None);
+    assert_eq!(plan.endpoints[0].ingress_program, Some(id.to_string()));
+}
+
+#[test]
+fn both_directions_of_a_pod_have_programs_of_their_own_or_share_one_that_is_the_same() {
+    let rule = "toPorts: [{ports: [{port: '80', protocol: TCP}]}]";
+    let of = |peer: &str| {
+        let to = policy_of("a", &format!("{{toEndpoints: [{{matchLabels: {{app: b}}}}], {rule}}}"));
+        let from = admit(
+            "a",
+            &format!("{{fromEndpoints: [{{matchLabels: {{app: {peer}}}}}], {rule}}}"),
+        );
+        plan(&[pod("a", "10.0.0.1"), pod("b", "10.0.0.2"), to, from])
+    };
+    let programs = |plan: &Plan| {
+        let dispatch = &plan.desired.dispatch;
+        let programs = [&dispatch.egress, &dispatch.ingress].map(|it| it[&ip("10.0.0.1")]);
+        assert!(programs.iter().all(|id| plan.desired.programs.contains_key(id)));
+        programs
+    };
+    let [egress, ingress] = programs(&of("c"));
+    assert_ne!(egress, ingress);
+    let same = of("b");
+    let [egress, ingress] = programs(&same);
+    assert_eq!((egress, same.desired.programs.len()), (ingress, 1));
+    assert_eq!(program(&same, "10.0.0.1"), egress);
+}
+
+#[test]
+fn pods_of_one_policy_whose_containers_name_other_ports_have_other_ingress_programs() {
+    let with_port = |name: &str, address: &str, port: u16| {
+        format!(
+            "{}spec: {{containers: [{{name: c, ports: [{{name: web, containerPort: {port}}}]}}]}}\n",
+            pod(name, address).replace(&format!("app: {name}"), "app: a")
+        )
+    };
+    let named = "{fromEntities: [all], toPorts: [{ports: [{port: web, protocol: TCP}]}]}";
+    let plan = plan(&[
+        with_port("a", "10.0.0.1", 80),
+        with_port("b", "10.0.0.2", 8080),
+        with_port("c", "10.0.0.3", 8080),
+        admit("a", named),
+    ]);
+    let ids = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| plan.desired.dispatch.ingress[&ip(address)]);
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(ids[1], ids[2]);
+    let open = |id: &ProgramId, port| {
+        let classifier = &plan.desired.programs[id].enforced.classifier;
+        let traffic = Some((policy::Protocol::Tcp, port));
+        classifier.verdict(
+            ip("198.51.100.1"),
+            policy::AddressZone::World,
+            std::iter::empty(),
+            traffic,
+        ) == policy::Verdict::Allow
+    };
+    assert_eq!([80, 8080].map(|port| open(&ids[0], port)), [true, false]);
+    assert_eq!([80, 8080].map(|port| open(&ids[1], port)), [false, true]);
+}
+
+#[test]
+fn a_deleted_policy_of_ingress_leaves_ingress_open_and_that_is_told() {
+    let closed = admit("a", "{}");
+    let before = plan(&[pod("a", "10.0.0.1"), allow("a", "x.example"), closed]);
+    let now = plan(&[pod("a", "10.0.0.1"), allow("a", "x.example")]);
+    let told: Vec<String> = opened_pods::opened(&before, &now)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        told,
+        ["CiliumNetworkPolicy n/in-a is deleted, and no policy restricts n/a any more: ingress is OPEN"]
+    );
+}

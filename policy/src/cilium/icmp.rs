@@ -7,7 +7,7 @@ use crate::diagnostic_report::DiagnosticReport;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::DocumentNode;
 
-use super::side::Side;
+use super::written_list::Side;
 
 /// The CRD's limit (`maxItems`).
 const MAX_FIELDS: usize = 40;

@@ -1,6 +1,7 @@
 //! The L3 selectors that name objects of the cluster → [`ObjectSelector`]s.
 
 use crate::diagnostic_report::DiagnosticReport;
+use crate::direction::Direction;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
 use crate::peer_selector::{ObjectSelector, PeerSelector, ServiceSelector};
@@ -10,19 +11,19 @@ use crate::selector;
 use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
-use super::side::Side;
+use super::written_list::{Side, WrittenList};
 
-/// Reads `toEndpoints`.
+/// Reads `toEndpoints` or `fromEndpoints`.
 pub(super) fn endpoints(
     node: &DocumentNode<'_>,
-    side: Side,
+    list: WrittenList,
     policy: &PolicyId,
     report: &mut DiagnosticReport<'_>,
 ) -> PeerSelector {
     let mut selectors = Vec::new();
     for entry in node.items() {
         if let Some(path) = reserved(&entry) {
-            selectors.extend(reserved_peers(&path, side, report));
+            selectors.extend(reserved_peers(&path, list, report));
         } else if let Some(mut selector) = selector::read(&entry, report) {
             default_to_namespace(&mut selector, &policy.namespace);
             selectors.push(ObjectSelector::Pods(selector));
@@ -37,7 +38,7 @@ pub(super) fn services(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_
     PeerSelector::Objects(selectors.map(ObjectSelector::Services).collect())
 }
 
-/// Reads `toNodes`.
+/// Reads `toNodes` or `fromNodes`.
 pub(super) fn nodes(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let selectors = node.items().filter_map(|entry| selector::read(&entry, report));
     PeerSelector::Objects(selectors.map(ObjectSelector::Nodes).collect())
@@ -94,17 +95,24 @@ fn reserved(selector: &DocumentNode<'_>) -> Option<String> {
     })
 }
 
-fn reserved_peers(path: &str, side: Side, report: &mut DiagnosticReport<'_>) -> Vec<ObjectSelector> {
-    let (effect, peers) = match side {
-        Side::Allow => ("opens nothing", Vec::new()),
-        Side::Deny => ("denies every destination", prefix::everything(Zone::Anywhere)),
+fn reserved_peers(path: &str, list: WrittenList, report: &mut DiagnosticReport<'_>) -> Vec<ObjectSelector> {
+    let (effect, peers) = match list.side {
+        Side::Allow => ("opens nothing".to_owned(), Vec::new()),
+        Side::Deny => (
+            format!("denies every {}", list.direction.peer()),
+            prefix::everything(Zone::Anywhere),
+        ),
+    };
+    let instead = match list.direction {
+        Direction::Egress => "toEntities",
+        Direction::Ingress => "fromEntities",
     };
     report
         .unenforced(
             path,
             format!("labels of the source `reserved` are Cilium's own, so this selector {effect}"),
         )
-        .suggest("write `toEntities` with the entity that is meant");
+        .suggest(format!("write `{instead}` with the entity that is meant"));
     peers.into_iter().map(ObjectSelector::from).collect()
 }
 

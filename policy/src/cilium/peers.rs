@@ -2,6 +2,7 @@
 
 use crate::diagnostic::{closest, quoted};
 use crate::diagnostic_report::DiagnosticReport;
+use crate::direction::{Direction, PerDirection};
 use crate::labels::LabelSelector;
 use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector};
 use crate::policy_id::PolicyId;
@@ -12,100 +13,127 @@ use crate::zone::Zone;
 
 use super::names::{self, NameWithPattern};
 use super::objects;
-use super::side::Side;
+use super::written_list::{Side, WrittenList};
 
-/// The L3 selectors. A rule may have one kind of them.
-const KINDS: [&str; 8] = [
-    "toFQDNs",
-    "toCIDR",
-    "toCIDRSet",
-    "toEntities",
-    "toEndpoints",
-    "toServices",
-    "toNodes",
-    "toGroups",
-];
+/// What an L3 selector selects by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SelectorKind {
+    Names,
+    Cidr,
+    CidrSet,
+    Entities,
+    Endpoints,
+    Services,
+    Nodes,
+    Groups,
+}
 
-/// Reads the L3 selector of a rule; `None` where it has none, so that any destination is meant.
+/// The L3 selectors of each direction. A rule may have one kind of them.
+const KINDS: PerDirection<&[(&str, SelectorKind)]> = PerDirection {
+    egress: &[
+        ("toFQDNs", SelectorKind::Names),
+        ("toCIDR", SelectorKind::Cidr),
+        ("toCIDRSet", SelectorKind::CidrSet),
+        ("toEntities", SelectorKind::Entities),
+        ("toEndpoints", SelectorKind::Endpoints),
+        ("toServices", SelectorKind::Services),
+        ("toNodes", SelectorKind::Nodes),
+        ("toGroups", SelectorKind::Groups),
+    ],
+    ingress: &[
+        ("fromCIDR", SelectorKind::Cidr),
+        ("fromCIDRSet", SelectorKind::CidrSet),
+        ("fromEntities", SelectorKind::Entities),
+        ("fromEndpoints", SelectorKind::Endpoints),
+        ("fromNodes", SelectorKind::Nodes),
+        ("fromGroups", SelectorKind::Groups),
+    ],
+};
+
+/// Reads the L3 selector of a rule; `None` where it has none, so that any peer is meant.
 pub(super) fn read(
     rule: &DocumentNode<'_>,
-    side: Side,
+    list: WrittenList,
     policy: &PolicyId,
     report: &mut DiagnosticReport<'_>,
 ) -> Option<PeerSelector> {
-    let present: Vec<_> = KINDS
+    let present: Vec<_> = KINDS[list.direction]
         .iter()
-        .filter_map(|kind| rule.get(kind).map(|node| (*kind, node)))
+        .filter_map(|(field, kind)| rule.get(field).map(|node| (*field, *kind, node)))
         .collect();
     if present.is_empty() {
         return None;
     }
     // An empty list selects nothing. Beside another selector it is ignored.
     let nothing = PeerSelector::Prefixes(Vec::new());
-    let mut chosen = present.into_iter().filter(|(_, node)| !node.is_empty_list());
-    let Some((kind, node)) = chosen.next() else {
+    let mut chosen = present.into_iter().filter(|(.., node)| !node.is_empty_list());
+    let Some((field, kind, node)) = chosen.next() else {
         return Some(nothing);
     };
-    let peers = read_kind(kind, &node, side, policy, report);
+    let peers = read_kind(kind, &node, list, policy, report);
     let others: Vec<_> = chosen.collect();
-    if let Some((other, _)) = others.first() {
+    if let Some((other, ..)) = others.first() {
         report
             .error(
                 "two-selectors",
                 &rule.path,
-                format!("`{kind}` and `{other}` stand in one rule"),
+                format!("`{field}` and `{other}` stand in one rule"),
             )
             .suggest("write one rule for each");
     }
-    for (other, node) in &others {
+    for (_, other, node) in &others {
         // Read for its findings only.
-        read_kind(other, node, side, policy, report);
+        read_kind(*other, node, list, policy, report);
     }
     Some(if others.is_empty() { peers } else { nothing })
 }
 
 fn read_kind(
-    kind: &str,
+    kind: SelectorKind,
     node: &DocumentNode<'_>,
-    side: Side,
+    list: WrittenList,
     policy: &PolicyId,
     report: &mut DiagnosticReport<'_>,
 ) -> PeerSelector {
     match kind {
-        "toFQDNs" => PeerSelector::Names(
+        SelectorKind::Names => PeerSelector::Names(
             node.items()
                 .flat_map(|entry| names::patterns(&entry, NameWithPattern::Refused, report))
                 .collect(),
         ),
-        "toCIDR" => PeerSelector::Prefixes(
+        SelectorKind::Cidr => PeerSelector::Prefixes(
             node.items()
                 .filter_map(|entry| prefix::read_or_address(&entry, report))
                 .map(|prefix| (Zone::World, prefix))
                 .collect(),
         ),
-        "toCIDRSet" => node
+        SelectorKind::CidrSet => node
             .items()
             .flat_map(|entry| cidr_rule(&entry, report))
             .collect::<Vec<_>>()
             .into(),
-        "toEntities" => entities(node, side, report),
-        "toGroups" => {
+        SelectorKind::Entities => entities(node, list, report),
+        SelectorKind::Groups => {
+            let (field, instead) = match list.direction {
+                Direction::Egress => ("toGroups", "toCIDR"),
+                Direction::Ingress => ("fromGroups", "fromCIDR"),
+            };
             report
                 .error(
                     "to-groups",
                     &node.path,
-                    "`toGroups` needs the API of a cloud provider and is not supported",
+                    format!("`{field}` needs the API of a cloud provider and is not supported"),
                 )
-                .suggest("list the group's addresses with `toCIDR`");
+                .suggest(format!("list the group's addresses with `{instead}`"));
             PeerSelector::Prefixes(Vec::new())
         }
-        "toEndpoints" => objects::endpoints(node, side, policy, report),
-        "toServices" => objects::services(node, report),
-        _ => objects::nodes(node, report),
+        SelectorKind::Endpoints => objects::endpoints(node, list, policy, report),
+        SelectorKind::Services => objects::services(node, report),
+        SelectorKind::Nodes => objects::nodes(node, report),
     }
 }
 
-fn entities(node: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'_>) -> PeerSelector {
+fn entities(node: &DocumentNode<'_>, list: WrittenList, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let mut selectors = Vec::new();
     for entry in node.items() {
         let Some(entity) = entry.value.as_str() else { continue };
@@ -117,15 +145,15 @@ fn entities(node: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'
             // Nodes are part of the cluster, and this node's addresses lie in the zone `host`.
             "cluster" => [prefix::everything(Zone::Cluster), prefix::everything(Zone::Host)].concat(),
             "cluster-mesh" => {
-                let effect = match side {
-                    Side::Allow => "this cluster alone is meant",
-                    Side::Deny => "the rule denies every destination",
+                let effect = match list.side {
+                    Side::Allow => "this cluster alone is meant".to_owned(),
+                    Side::Deny => format!("the rule denies every {}", list.direction.peer()),
                 };
                 report.unenforced(
                     &entry.path,
                     format!("the Pods of other clusters of a mesh are not known here: {effect}"),
                 );
-                match side {
+                match list.side {
                     Side::Allow => [prefix::everything(Zone::Cluster), prefix::everything(Zone::Host)].concat(),
                     Side::Deny => prefix::everything(Zone::Anywhere),
                 }

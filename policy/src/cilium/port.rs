@@ -7,14 +7,14 @@ use crate::ports::{PortRange, Protocol};
 use crate::service_names;
 use crate::shape::DocumentNode;
 
-use super::side::Side;
+use super::written_list::Side;
 
-/// Who gives the names of ports at the rule's destinations.
+/// Who gives the names of the ports that a rule speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PortNames {
     /// The IANA registry: all destinations are outside the cluster.
     Iana,
-    /// Containers: destinations may be inside the cluster.
+    /// Containers: destinations may be inside the cluster, or the ports are the endpoint's own.
     Containers,
     /// Nobody: the rule opens nothing, and this was reported.
     Irrelevant,

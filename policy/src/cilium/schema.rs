@@ -21,8 +21,8 @@ pub(super) const RULE: FieldShape = Object(&[
     ("nodeSelector", SELECTOR),
     ("egress", List(&EGRESS)),
     ("egressDeny", List(&EGRESS_DENY)),
-    ("ingress", Inert(&List(&INGRESS))),
-    ("ingressDeny", Inert(&List(&INGRESS_DENY))),
+    ("ingress", List(&INGRESS)),
+    ("ingressDeny", List(&INGRESS_DENY)),
     ("enableDefaultDeny", DEFAULT_DENY),
     (
         "labels",
@@ -32,7 +32,7 @@ pub(super) const RULE: FieldShape = Object(&[
     ("description", Inert(&Text)),
 ]);
 
-pub(super) const DEFAULT_DENY: FieldShape = Object(&[("egress", Boolean), ("ingress", Inert(&Boolean))]);
+pub(super) const DEFAULT_DENY: FieldShape = Object(&[("egress", Boolean), ("ingress", Boolean)]);
 
 const EGRESS: FieldShape = Object(&[
     ("toFQDNs", List(&FQDN)),

@@ -1,26 +1,28 @@
-//! One `spec`: whom it selects, whether it closes egress, and its rules.
+//! One `spec`: whom it selects, which directions it closes, and its rules.
 
 use crate::diagnostic_report::DiagnosticReport;
-use crate::direction::PerDirection;
+use crate::direction::{Direction, PerDirection};
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{DirectionSpec, PolicySpec, Tier};
+use crate::policy::{DirectionSpec, PolicyRule, PolicySpec, Tier};
 use crate::policy_id::{PolicyId, PolicyKind};
 use crate::selector;
 use crate::shape::DocumentNode;
 use crate::stand_in::misspelt;
 
-use super::egress;
+use super::rule;
 use super::schema;
-use super::side::Side;
+use super::written_list::WrittenList;
 
 /// Reads one spec; `None` when its subject cannot be told, which is reported as an error.
 pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<PolicySpec> {
     let subject = subject(spec, id, report);
     if subject.is_some()
         && has_no_rule(spec)
-        && written_default_deny(spec) != Some(true)
-        && !["egress", "egressDeny"].iter().any(|field| spec.is_null(field))
+        && !Direction::BOTH.iter().any(|direction| {
+            let is_null = WrittenList::fields(*direction).iter().any(|field| spec.is_null(field));
+            is_null || written_default_deny(spec, *direction) == Some(true)
+        })
     {
         report
             .error(
@@ -28,65 +30,62 @@ pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut Diagnost
                 &spec.path,
                 "it has no rule in any direction: it would close nobody, and Cilium refuses it",
             )
-            .suggest("write `egress: [{}]` to close egress, list what is to be let through, or take the policy out");
-    }
-    for field in ["ingress", "ingressDeny"] {
-        if spec.get(field).is_some_and(|rules| !rules.is_empty_list()) {
-            let path = format!("{}.{field}", spec.path);
-            report.unenforced(
-                &path,
-                "ingress rules are not enforced yet; egress is not affected by them",
+            .suggest(
+                "write `egress: [{}]` to close egress, `ingress: [{}]` to close ingress, list what is to be let through, or take the policy out",
             );
-        }
     }
-    for (field, node) in spec.nulls().filter(|(field, _)| field.starts_with("ingress")) {
-        report.doubtful_key(
-            "no-value",
-            &node.path,
-            format!(
-                "nothing stands behind it: Cilium reads it as if `{field}` were left out, and does not close ingress"
-            ),
-        );
-    }
-    let mut rules = |field, side| -> Vec<_> {
-        spec.list(field)
-            .iter()
-            .filter_map(|rule| egress::read(rule, side, id, report))
-            .collect()
-    };
-    let allow = rules("egress", Side::Allow);
-    let deny = rules("egressDeny", Side::Deny);
+    let directions = PerDirection::from_fn(|direction| DirectionSpec {
+        closes: closes(spec, direction),
+        rules: rules(spec, direction, id, report),
+    });
     Some(PolicySpec {
         subject: subject?,
         tier: Tier::Network,
-        directions: PerDirection::of_egress(DirectionSpec {
-            closes: closes_egress(spec),
-            rules: allow.into_iter().chain(deny).collect(),
-        }),
+        directions,
     })
 }
 
-/// Whether a spec closes egress, as in Cilium: `enableDefaultDeny.egress` decides where it is
-/// written, and otherwise whether there are egress rules. An empty list counts as absent ("if
-/// omitted or empty, this rule does not apply at egress").
-fn closes_egress(spec: &DocumentNode<'_>) -> bool {
-    written_default_deny(spec).unwrap_or_else(|| {
-        ["egress", "egressDeny"]
+/// The rules of one direction, allowances first.
+fn rules(
+    spec: &DocumentNode<'_>,
+    direction: Direction,
+    id: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> Vec<PolicyRule> {
+    let mut rules = Vec::new();
+    for list in WrittenList::of(direction) {
+        let written = spec.list(list.field());
+        rules.extend(written.iter().filter_map(|node| rule::read(node, list, id, report)));
+    }
+    rules
+}
+
+/// Whether a spec closes a direction, as in Cilium: `enableDefaultDeny` decides where it is
+/// written, and otherwise whether there are rules for that direction. An empty list counts as
+/// absent ("if omitted or empty, this rule does not apply at egress").
+fn closes(spec: &DocumentNode<'_>, direction: Direction) -> bool {
+    let has_rules = || {
+        WrittenList::fields(direction)
             .iter()
             .any(|field| !spec.list(field).is_empty())
-    })
+    };
+    written_default_deny(spec, direction).unwrap_or_else(has_rules)
 }
 
-/// `enableDefaultDeny.egress`, where it is written.
-pub(super) fn written_default_deny(spec: &DocumentNode<'_>) -> Option<bool> {
-    spec.get("enableDefaultDeny")?.get("egress")?.value.as_bool()
+/// `enableDefaultDeny` of one direction, where it is written.
+pub(super) fn written_default_deny(spec: &DocumentNode<'_>, direction: Direction) -> Option<bool> {
+    let field = spec.get("enableDefaultDeny")?.get(direction.as_str())?;
+    field.value.as_bool()
 }
 
 /// Whether a spec has no rules in any direction, and no field that may be a misspelt list of rules.
 pub(super) fn has_no_rule(spec: &DocumentNode<'_>) -> bool {
     let has_rules = |field: &&str| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
     spec.value.is_object()
-        && !["egress", "egressDeny", "ingress", "ingressDeny"].iter().any(has_rules)
+        && !Direction::BOTH
+            .into_iter()
+            .flat_map(WrittenList::fields)
+            .any(|field| has_rules(&field))
         && misspelt(spec, &schema::RULE).next().is_none()
 }
 

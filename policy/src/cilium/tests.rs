@@ -1,6 +1,7 @@
 mod destinations;
 mod nulls;
 mod ports;
+mod sources;
 mod stand_in;
 mod subjects;
 
@@ -147,7 +148,6 @@ fn unknown_fields_and_wrong_types_are_all_named_with_what_was_probably_meant() {
             "wrong-type spec.egress[2].toCIDR 14",
             "wrong-type spec.egress[3].toPorts[0].ports[0].port 17",
             "wrong-type spec.egress[3].toPorts[0].ports[0].endPort 18",
-            "not-enforced spec.ingress 19",
             "unknown-field spec.ingress[0].fromEndpoint 20",
             "unknown-field statuss 21",
         ]

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::quoted;
 use crate::diagnostic_report::DiagnosticReport;
+use crate::direction::Direction;
 use crate::dns_rules::DnsRule;
 use crate::peer_selector::NamedPort;
 use crate::ports::PortSet;
@@ -10,7 +11,7 @@ use crate::shape::DocumentNode;
 use super::icmp;
 use super::names::{self, NameWithPattern};
 use super::port::{self, PortMeaning, PortNames};
-use super::side::Side;
+use super::written_list::{Side, WrittenList};
 
 /// The CRD's limit (`maxItems`).
 const MAX_PORTS: usize = 40;
@@ -45,7 +46,7 @@ impl ToPorts {
 
 pub(super) fn read(
     rule: &DocumentNode<'_>,
-    side: Side,
+    list: WrittenList,
     names: PortNames,
     report: &mut DiagnosticReport<'_>,
 ) -> ToPorts {
@@ -60,21 +61,21 @@ pub(super) fn read(
                 )
                 .suggest("write one rule for each");
         }
-        return ToPorts::of(icmp::read(&icmps, side, report));
+        return ToPorts::of(icmp::read(&icmps, list.side, report));
     }
     if entries.is_empty() {
         return ToPorts::of(PortSet::All);
     }
     let mut ports = ToPorts::of(PortSet::Ranges(Vec::new()));
     for entry in &entries {
-        read_entry(entry, side, names, &mut ports, report);
+        read_entry(entry, list, names, &mut ports, report);
     }
     ports
 }
 
 fn read_entry(
     entry: &DocumentNode<'_>,
-    side: Side,
+    list: WrittenList,
     names: PortNames,
     into: &mut ToPorts,
     report: &mut DiagnosticReport<'_>,
@@ -92,11 +93,21 @@ fn read_entry(
     }
     let is_inspected = asks_for_inspection(entry, report);
     if let Some(node) = entry.get("rules").and_then(|rules| rules.get("dns")) {
+        if list.direction == Direction::Ingress {
+            report
+                .error(
+                    "dns-at-ingress",
+                    &node.path,
+                    "DNS rules filter what the selected endpoints ask, and ingress rules speak of who connects to them",
+                )
+                .suggest("write the rule under `egress`");
+            return;
+        }
         read_dns(&node, entry, &ports, &mut into.dns, report);
         return;
     }
     if ports.is_empty() {
-        let effect = match side {
+        let effect = match list.side {
             Side::Allow => "opens none",
             Side::Deny => "denies every one",
         };
@@ -104,8 +115,11 @@ fn read_entry(
             .warning("no-ports", &entry.path, format!("it lists no ports, and {effect}"))
             .suggest("list `ports`, or leave `toPorts` out to speak of every port");
     }
-    let mut meanings: Vec<PortMeaning> = ports.iter().map(|port| port::read(port, side, names, report)).collect();
-    if ports.is_empty() && side == Side::Deny {
+    let mut meanings: Vec<PortMeaning> = ports
+        .iter()
+        .map(|port| port::read(port, list.side, names, report))
+        .collect();
+    if ports.is_empty() && list.side == Side::Deny {
         meanings.push(PortMeaning::Everything);
     }
     if !is_inspected {

@@ -1,4 +1,4 @@
-//! `to` of a rule → names, and selectors of everything else.
+//! `to` or `from` of a rule → names, and selectors of everything else.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ const INGRESS_PEERS: usize = 2;
 
 /// What the peers of a rule select.
 #[derive(Default)]
-pub(super) struct Destinations {
+pub(super) struct RulePeers {
     pub(super) objects: Vec<ObjectSelector>,
     /// Each entry of `domainNames` with its path; no pattern for one that is refused.
     pub(super) names: Vec<(String, Option<Pattern>)>,
@@ -29,35 +29,36 @@ pub(super) struct Destinations {
     pub(super) unknown: Vec<Unknown>,
 }
 
-pub(super) fn read(rule: &DocumentNode<'_>, direction: Direction, report: &mut DiagnosticReport<'_>) -> Destinations {
+pub(super) fn read(rule: &DocumentNode<'_>, direction: Direction, report: &mut DiagnosticReport<'_>) -> RulePeers {
     let (field, known) = match direction {
         Direction::Egress => ("to", schema::PEERS.as_slice()),
         Direction::Ingress => ("from", &schema::PEERS[..INGRESS_PEERS]),
     };
-    let mut destinations = Destinations::default();
+    let mut peers = RulePeers::default();
     if rule.get(field).is_none() {
-        super::missing(
-            rule,
-            field,
-            "write `- namespaces: {}` for every Pod, `- networks: [0.0.0.0/0, \"::/0\"]` for everything",
-            report,
-        );
+        let suggestion = match direction {
+            Direction::Egress => {
+                "write `- namespaces: {}` for every Pod, `- networks: [0.0.0.0/0, \"::/0\"]` for everything"
+            }
+            Direction::Ingress => "write `- namespaces: {}` for every Pod",
+        };
+        super::missing(rule, field, suggestion, report);
     }
     for peer in some_items(rule, field, report) {
         match OneOf::read(&peer, known, report) {
-            OneOf::Known(kind, node) => add(kind, &peer, &node, &mut destinations, report),
-            OneOf::Unknown(unknown) => destinations.unknown.push(unknown),
+            OneOf::Known(kind, node) => add(kind, &peer, &node, &mut peers, report),
+            OneOf::Unknown(unknown) => peers.unknown.push(unknown),
             OneOf::Refused => {}
         }
     }
-    destinations
+    peers
 }
 
 fn add(
     kind: &str,
     peer: &DocumentNode<'_>,
     node: &DocumentNode<'_>,
-    into: &mut Destinations,
+    into: &mut RulePeers,
     report: &mut DiagnosticReport<'_>,
 ) {
     let objects = &mut into.objects;

@@ -22,13 +22,13 @@ pub(super) fn read(
     }
     let action = action(rule, report);
     let origin = origin(rule, report);
-    let destinations = peers::read(rule, direction, report);
+    let peers = peers::read(rule, direction, report);
     let ports = protocols::read(rule, report);
     if let Some(action) = action {
-        domain_names::check_place(&destinations.names, action, tier, report);
+        domain_names::check_place(&peers.names, action, tier, report);
     }
     if !ports.named.is_empty()
-        && let Some(path) = &destinations.without_named_ports
+        && let Some(path) = &peers.without_named_ports
     {
         report
             .error(
@@ -38,10 +38,10 @@ pub(super) fn read(
             )
             .suggest("write the number of the port, or another rule");
     }
-    let (Some(action), Direction::Egress) = (action, direction) else {
+    let Some(action) = action else {
         return Vec::new();
     };
-    let unknown: Vec<_> = destinations.unknown.iter().chain(&ports.unknown).collect();
+    let unknown: Vec<_> = peers.unknown.iter().chain(&ports.unknown).collect();
     for unknown in &unknown {
         unknown.say(action, report);
     }
@@ -59,9 +59,9 @@ pub(super) fn read(
         named: ports.named.clone(),
         dns: Vec::new(),
     };
-    let names = destinations.names.into_iter().filter_map(|(_, pattern)| pattern);
+    let names = peers.names.into_iter().filter_map(|(_, pattern)| pattern);
     let names = Some(names.collect::<Vec<_>>()).filter(|names| !names.is_empty());
-    let objects = Some(destinations.objects).filter(|objects| !objects.is_empty());
+    let objects = Some(peers.objects).filter(|objects| !objects.is_empty());
     let names = names.map(|names| of(PeerSelector::Names(names)));
     names
         .into_iter()

@@ -1,7 +1,7 @@
 //! Of a refused policy: whom it selects, with everything denied in its place.
 
 use crate::diagnostic_report::DiagnosticReport;
-use crate::direction::PerDirection;
+use crate::direction::{Direction, PerDirection};
 use crate::document::Document;
 use crate::labels::LabelSelector;
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
@@ -21,7 +21,8 @@ pub(crate) fn read(document: &Document, root: &DocumentNode<'_>, report: &mut Di
     };
     // A field of unknown meaning beside `spec` may be a part of it that was indented too little.
     let astray = misspelt(root, &schema::POLICY).any(|meant| meant.is_none());
-    if !may_deny(&spec) && !astray {
+    let is_closed = PerDirection::from_fn(|direction| astray || may_deny(&spec, direction));
+    if !is_closed.egress && !is_closed.ingress {
         return Vec::new();
     }
     let Some(subject) = subject(document, &spec) else {
@@ -40,13 +41,16 @@ pub(crate) fn read(document: &Document, root: &DocumentNode<'_>, report: &mut Di
             "only what policies of tier Admin before it accept is let through",
         ),
     };
-    closed(&format!("{}.subject", spec.path), extent, report);
+    closed(&format!("{}.subject", spec.path), is_closed, extent, report);
     vec![PolicySpec {
         subject,
         tier,
-        directions: PerDirection::of_egress(DirectionSpec {
+        directions: is_closed.map(|direction, is_closed| DirectionSpec {
             closes: false,
-            rules: vec![deny_everything(format!("{}.egress", spec.path))],
+            rules: match is_closed {
+                true => vec![deny_everything(format!("{}.{direction}", spec.path))],
+                false => Vec::new(),
+            },
         }),
     }]
 }
@@ -61,11 +65,13 @@ fn subject(document: &Document, spec: &DocumentNode<'_>) -> Option<LabelSelector
     (!report.is_refused()).then_some(subject)
 }
 
-/// Whether some egress rule may deny, or pass by what would: all but those that clearly accept.
-fn may_deny(spec: &DocumentNode<'_>) -> bool {
+/// Whether some rule of a direction may deny, or pass by what would: all but those that clearly
+/// accept.
+fn may_deny(spec: &DocumentNode<'_>, direction: Direction) -> bool {
+    let field = direction.as_str();
     let accepts = |rule: DocumentNode<'_>| matches!(rule.text("action"), Some("Accept" | "Allow"));
-    let rules = spec.get("egress");
+    let rules = spec.get(field);
     let denies = rules.is_some_and(|rules| !rules.value.is_array() || !rules.items().all(accepts));
-    let is_egress = |meant: Option<&str>| meant.is_none_or(|meant| meant == "egress");
-    denies || misspelt(spec, &schema::SPEC).any(is_egress)
+    let is_its = |meant: Option<&str>| meant.is_none_or(|meant| meant == field);
+    denies || misspelt(spec, &schema::SPEC).any(is_its)
 }

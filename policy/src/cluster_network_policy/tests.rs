@@ -327,13 +327,53 @@ fn an_unknown_or_empty_entry_makes_its_rule_fail_closed() {
 }
 
 #[test]
-fn ingress_is_reported_and_has_no_effect() {
-    let text = "  {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\n";
-    assert_eq!(findings(text), ["not-enforced spec.ingress 6"]);
-    assert_eq!(spec(text).directions.egress.rules, []);
-    let bad = "  {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: []}]}\n";
-    assert_eq!(
-        findings(bad),
-        ["not-enforced spec.ingress 6", "empty-list spec.ingress[0].from 6"]
+fn rules_of_ingress_select_pods_and_are_in_their_order() {
+    let ingress =
+        |rules: &str| format!("  {{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, ingress: [{rules}]}}\n");
+    let text = ingress(
+        "{action: Deny, from: [{namespaces: {matchLabels: {team: a}}}, {pods: {podSelector: {}}}]}, \
+         {name: web, action: Pass, from: [{namespaces: {}}], protocols: [{destinationNamedPort: web}, {tcp: {destinationPort: {number: 443}}}]}",
     );
+    assert_eq!(findings(&text), [""; 0]);
+    let spec = spec(&text);
+    assert_eq!(spec.directions.egress.rules, []);
+    assert!(!spec.directions.ingress.closes);
+    let [deny, pass] = spec.directions.ingress.rules.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert_eq!((deny.action, pass.action), (Action::Deny, Action::Pass));
+    assert_eq!(pass.origin, "spec.ingress[1] \"web\"");
+    assert_eq!(pass.named.len(), 1);
+    let same = rules("{action: Deny, to: [{namespaces: {matchLabels: {team: a}}}, {pods: {podSelector: {}}}]}");
+    assert_eq!((&deny.peers, &deny.ports), (&same[0].peers, &same[0].ports));
+    assert_eq!(
+        findings(&ingress("{action: Deny, from: []}")),
+        ["empty-list spec.ingress[0].from 6"]
+    );
+}
+
+#[test]
+fn what_ingress_rules_cannot_select_makes_them_fail_closed() {
+    for peer in [
+        "{networks: [192.0.2.0/24]}",
+        "{nodes: {}}",
+        "{domainNames: [a.example]}",
+        "{}",
+    ] {
+        let ingress = |action: &str| {
+            format!(
+                "  {{tier: Baseline, priority: 1, subject: {{namespaces: {{}}}}, ingress: [{{action: {action}, from: [{{namespaces: {{}}}}, {peer}]}}]}}\n"
+            )
+        };
+        assert_eq!(spec(&ingress("Accept")).directions.ingress.rules, [], "{peer}");
+        for action in ["Deny", "Pass"] {
+            assert_eq!(findings(&ingress(action)).len(), 1, "{peer}");
+            let rules = spec(&ingress(action)).directions.ingress.rules;
+            assert_eq!(
+                (rules[0].action, &rules[0].peers, &rules[0].ports),
+                (Action::Deny, &anywhere(&["0.0.0.0/0", "::/0"]), &PortSet::All),
+                "{action} {peer}"
+            );
+        }
+    }
 }

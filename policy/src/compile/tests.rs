@@ -54,10 +54,78 @@ fn an_endpoint_that_no_policy_selects_has_no_program() {
 }
 
 #[test]
-fn a_policy_without_egress_leaves_the_endpoint_untouched() {
+fn a_direction_that_no_policy_speaks_of_has_no_program() {
     for spec in ["  ingress: [{}]\n", "  ingress: [{}]\n  egress: []\n"] {
-        assert!(!selected(&endpoint("n", &[("app", "a")]), &[policy("p", spec)]));
+        let governed = governed_by(&[policy("p", spec)]);
+        assert_eq!(governed.programs.egress, None);
+        assert!(governed.programs.ingress.unwrap().enforced.closed());
+        assert_eq!(governed.questions, QuestionRules::default());
     }
+    let governed = governed_by(&[policy("p", "  egress: [{}]\n")]);
+    assert!(governed.programs.egress.is_some() && governed.programs.ingress.is_none());
+}
+
+#[test]
+fn each_direction_is_compiled_from_its_own_rules_and_what_is_the_same_has_the_same_id() {
+    let of = |ingress: &str, egress: &str| {
+        let ingress = format!("  ingress:\n  - {ingress}\n");
+        let egress = format!("  egress:\n  - {egress}\n");
+        governed_by(&[policy("p", &ingress), policy("q", &egress)]).programs
+    };
+    let programs = of("{fromEndpoints: [{matchLabels: {app: b}}]}", "{toCIDR: [192.0.2.0/24]}");
+    assert_ne!(programs.egress, programs.ingress);
+    let ports = "toPorts: [{ports: [{port: '443', protocol: TCP}]}]";
+    let mirrored = of(
+        &format!("{{fromEndpoints: [{{matchLabels: {{app: b}}}}], {ports}}}"),
+        &format!("{{toEndpoints: [{{matchLabels: {{app: b}}}}], {ports}}}"),
+    );
+    // Sets are named by what they hold, so that both share them.
+    assert_eq!(mirrored.egress.unwrap().id(), mirrored.ingress.unwrap().id());
+}
+
+#[test]
+fn a_ports_name_is_the_endpoints_own_at_ingress_and_its_peers_at_egress() {
+    let policies = [policy(
+        "p",
+        "  ingress:\n  - toPorts: [{ports: [{port: web, protocol: TCP}, {port: '53', protocol: UDP}]}]\n  egress:\n  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: web, protocol: TCP}]}]\n",
+    )];
+    let with = |ports: &[(&str, Protocol, u16)]| {
+        let mut endpoint = endpoint("n", &[("app", "a")]);
+        endpoint.ports = ports
+            .iter()
+            .map(|(name, protocol, port)| ContainerPort {
+                name: (*name).to_owned(),
+                protocol: *protocol,
+                port: *port,
+            })
+            .collect();
+        compile(&endpoint, &policies, &Inventory::default()).unwrap().programs
+    };
+    let opened = |programs: &PerDirection<Option<Program>>| -> Vec<(Protocol, u16)> {
+        let rules = &programs.ingress.as_ref().unwrap().enforced.network;
+        assert!(rules.iter().all(|rule| rule.named.is_empty()));
+        let asked = [Protocol::Tcp, Protocol::Udp].into_iter();
+        let asked = asked.flat_map(|protocol| [53, 80, 8080].map(|port| (protocol, port)));
+        let is_open =
+            |(protocol, port): &(Protocol, u16)| rules.iter().any(|rule| rule.ports.contains(*protocol, *port));
+        asked.filter(is_open).collect()
+    };
+    let (low, high) = (
+        with(&[("web", Protocol::Tcp, 80), ("web", Protocol::Udp, 8080)]),
+        with(&[("web", Protocol::Tcp, 8080)]),
+    );
+    assert_eq!(opened(&low), [(Protocol::Tcp, 80), (Protocol::Udp, 53)]);
+    assert_eq!(opened(&high), [(Protocol::Tcp, 8080), (Protocol::Udp, 53)]);
+    assert_eq!(opened(&with(&[])), [(Protocol::Udp, 53)]);
+    assert_eq!(low.egress, high.egress, "there it is each destination's");
+    assert!(names_ports_of_subject(&policies[0].specs[0]));
+    assert!(!names_ports_of_subject(
+        &policy(
+            "q",
+            "  egress:\n  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: web}]}]\n"
+        )
+        .specs[0]
+    ));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::zone::Zone;
 
 use super::{peers, ports};
 
-/// A rule whose peers stand under `field`. Without peers it speaks of every destination, without
-/// ports of every port.
+/// A rule whose peers stand under `field`. Without peers it speaks of every peer, without ports of
+/// every port.
 pub(super) fn read(
     rule: &DocumentNode<'_>,
     field: &str,

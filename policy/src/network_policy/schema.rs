@@ -14,11 +14,11 @@ pub(crate) static POLICY: FieldShape = Object(&[
 pub(super) const SPEC: FieldShape = Object(&[
     ("podSelector", SELECTOR),
     ("policyTypes", List(&Text)),
+    // Where `policyTypes` lists the direction, no rules are none.
     (
         "ingress",
         Inert(&List(&Object(&[("from", List(&PEER)), ("ports", List(&PORT))]))),
     ),
-    // Where `policyTypes` lists Egress, no rules are none.
     (
         "egress",
         Inert(&List(&Object(&[("to", List(&PEER)), ("ports", List(&PORT))]))),

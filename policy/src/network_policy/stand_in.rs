@@ -1,20 +1,21 @@
 //! Of a refused policy: whom it selects, closed.
 
+use crate::diagnostic::closest;
 use crate::diagnostic_report::DiagnosticReport;
-use crate::direction::PerDirection;
+use crate::direction::{Direction, PerDirection};
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{DirectionSpec, PolicySpec, Tier};
+use crate::policy::PolicySpec;
 use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::DocumentNode;
 use crate::stand_in::{cannot_close, closed, misspelt};
 
-use super::{Governs, own_namespace, schema};
+use super::{EGRESS, INGRESS, own_namespace, policy_spec, schema};
 
 const SELECTOR: &str = "podSelector";
 
-/// Reads no more than whom it selects and whether it is about egress.
+/// Reads no more than whom it selects and which directions it is about.
 pub(crate) fn read(
     document: &Document,
     root: &DocumentNode<'_>,
@@ -27,7 +28,8 @@ pub(crate) fn read(
     };
     // A field of unknown meaning beside `spec` may be a part of it that was indented too little.
     let astray = misspelt(root, &schema::POLICY).any(|meant| meant.is_none());
-    if !meant(document, &spec) && !astray {
+    let is_closed = PerDirection::from_fn(|direction| astray || is_meant(&spec, direction));
+    if !is_closed.egress && !is_closed.ingress {
         return Vec::new();
     }
     let Some(subject) = subject(document, &spec, id) else {
@@ -38,15 +40,13 @@ pub(crate) fn read(
         Some(node) => node.path,
         None => spec.path,
     };
-    closed(&place, "only what other policies allow is let through", report);
-    vec![PolicySpec {
-        subject,
-        tier: Tier::Network,
-        directions: PerDirection::of_egress(DirectionSpec {
-            closes: true,
-            rules: Vec::new(),
-        }),
-    }]
+    closed(
+        &place,
+        is_closed,
+        "only what other policies allow is let through",
+        report,
+    );
+    vec![policy_spec(subject, is_closed, PerDirection::default())]
 }
 
 /// Where there is no `podSelector` it means every Pod, unless some field may be a misspelt one.
@@ -65,15 +65,35 @@ fn subject(document: &Document, spec: &DocumentNode<'_>, id: &PolicyId) -> Optio
     Some(subject)
 }
 
-/// Whether the policy may have been meant to close egress.
-fn meant(document: &Document, spec: &DocumentNode<'_>) -> bool {
+/// Whether the policy may have been meant to close a direction.
+fn is_meant(spec: &DocumentNode<'_>, direction: Direction) -> bool {
     if let Some(types) = spec.get("policyTypes").filter(|types| !types.is_empty_list()) {
-        let mut report = DiagnosticReport::new(document);
-        let governs = Governs::read(spec, &mut report);
-        let all_are_texts = types.value.is_array() && types.items().all(|item| item.value.is_string());
-        return governs.egress || report.is_refused() || !all_are_texts;
+        let may_be = |written: DocumentNode<'_>| may_list(&written, direction);
+        return match types.value.is_array() {
+            true => types.items().any(may_be),
+            false => may_be(types),
+        };
     }
-    let has_rules = spec.is_null("egress") || spec.get("egress").is_some_and(|rules| !rules.is_empty_list());
-    let is_egress = |meant: Option<&str>| meant.is_none_or(|meant| matches!(meant, "egress" | "policyTypes"));
-    has_rules || misspelt(spec, &schema::SPEC).any(is_egress)
+    let field = direction.as_str();
+    let is_its = |meant: Option<&str>| meant.is_none_or(|meant| meant == field || meant == "policyTypes");
+    // Without `policyTypes` every policy governs ingress.
+    direction == Direction::Ingress
+        || spec.is_null(field)
+        || spec.get(field).is_some_and(|rules| !rules.is_empty_list())
+        || misspelt(spec, &schema::SPEC).any(is_its)
+}
+
+/// Whether an entry of `policyTypes` may mean a direction: one that is not close to either may mean
+/// both.
+fn may_list(entry: &DocumentNode<'_>, direction: Direction) -> bool {
+    let meant = entry.value.as_str().and_then(|text| match text {
+        INGRESS => Some(Direction::Ingress),
+        EGRESS => Some(Direction::Egress),
+        other => match closest(other, [INGRESS, EGRESS]) {
+            Some(INGRESS) => Some(Direction::Ingress),
+            Some(_) => Some(Direction::Egress),
+            None => None,
+        },
+    });
+    meant.is_none_or(|meant| meant == direction)
 }

@@ -104,42 +104,87 @@ fn it_selects_pods_of_its_own_namespace() {
 
 #[test]
 fn policy_types_say_what_is_governed_and_have_defaults() {
+    // Egress, and ingress.
     let closes = |fields: &str| {
-        let specs = policy(&format!("  podSelector: {{}}\n{fields}")).specs;
-        assert!(specs.iter().all(|spec| spec.directions.egress.closes));
-        !specs.is_empty()
+        let directions = spec(&format!("  podSelector: {{}}\n{fields}")).directions;
+        (directions.egress.closes, directions.ingress.closes)
     };
     // Absent or empty: Ingress always, Egress if there are rules for it.
-    assert!(!closes(""));
-    assert!(!closes("  policyTypes: []\n"));
-    assert!(!closes("  ingress: [{}]\n"));
-    assert!(!closes("  egress: []\n"), "no rule, so only ingress is governed");
-    assert!(closes("  egress: [{}]\n"));
-    assert!(closes("  egress: [{to: [{podSelector: {}}]}]\n"));
+    assert_eq!(closes(""), (false, true));
+    assert_eq!(closes("  policyTypes: []\n"), (false, true));
+    assert_eq!(closes("  ingress: [{}]\n"), (false, true));
+    assert_eq!(
+        closes("  egress: []\n"),
+        (false, true),
+        "no rule, so only ingress is governed"
+    );
+    assert_eq!(closes("  egress: [{}]\n"), (true, true));
+    assert_eq!(closes("  egress: [{to: [{podSelector: {}}]}]\n"), (true, true));
     // Present: exactly these.
-    assert!(closes("  policyTypes: [Egress]\n"));
-    assert!(closes("  policyTypes: [Ingress, Egress]\n"));
-    assert!(closes("  policyTypes: [Egress]\n  egress: []\n"));
-    assert!(!closes("  policyTypes: [Ingress]\n"));
-    assert!(!closes("  policyTypes: [Ingress]\n  egress: [{}]\n"));
+    assert_eq!(closes("  policyTypes: [Egress]\n"), (true, false));
+    assert_eq!(closes("  policyTypes: [Ingress, Egress]\n"), (true, true));
+    assert_eq!(closes("  policyTypes: [Egress]\n  egress: []\n"), (true, false));
+    assert_eq!(closes("  policyTypes: [Ingress]\n"), (false, true));
+    assert_eq!(closes("  policyTypes: [Ingress]\n  egress: [{}]\n"), (false, true));
+    assert_eq!(closes("  policyTypes: [Egress]\n  ingress: [{}]\n"), (true, false));
 }
 
 #[test]
-fn what_it_says_of_ingress_is_reported() {
-    let both = "  podSelector: {}\n  policyTypes: [Ingress, Egress]\n";
-    assert_eq!(findings(both), ["not-enforced spec.policyTypes 7"]);
-    assert_eq!(findings("  podSelector: {}\n"), ["not-enforced spec 5"]);
+fn rules_of_ingress_are_read_as_those_of_egress() {
+    let peers = "{podSelector: {matchLabels: {a: b}}}, {namespaceSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}";
+    let ports = "{port: 80}, {port: 90, endPort: 99, protocol: UDP}, {port: web}";
+    let directions = spec(&format!(
+        "  policyTypes: [Ingress, Egress]\n  ingress: [{{from: [{peers}], ports: [{ports}]}}, {{}}]\n  egress: [{{to: [{peers}], ports: [{ports}]}}, {{}}]\n"
+    ))
+    .directions;
+    let written = |rules: Vec<PolicyRule>| -> Vec<_> {
+        let rules = rules.into_iter();
+        rules
+            .map(|rule| (rule.action, rule.peers, rule.ports, rule.named))
+            .collect()
+    };
+    let origins: Vec<_> = directions
+        .ingress
+        .rules
+        .iter()
+        .map(|rule| rule.origin.clone())
+        .collect();
+    assert_eq!(origins, ["spec.ingress[0]", "spec.ingress[1]"]);
+    let ingress = written(directions.ingress.rules);
+    assert_eq!(ingress, written(directions.egress.rules));
+    assert_eq!(
+        ingress[1].1,
+        anywhere(&["0.0.0.0/0", "::/0"]),
+        "an empty rule allows everything"
+    );
+}
+
+#[test]
+fn rules_of_a_direction_that_is_not_governed_have_no_effect_and_that_is_said() {
+    assert_eq!(
+        findings("  podSelector: {}\n  policyTypes: [Ingress, Egress]\n"),
+        none()
+    );
+    assert_eq!(findings("  podSelector: {}\n"), none());
     assert_eq!(
         findings("  podSelector: {}\n  ingress:\n  - from: [{}]\n"),
-        ["not-enforced spec.ingress 7", "missing-field spec.ingress[0].from[0] 8"]
+        ["missing-field spec.ingress[0].from[0] 8"]
     );
     assert_eq!(
         findings("  policyTypes: [Ingress]\n  egress: [{}]\n"),
-        ["not-enforced spec.policyTypes 6", "egress-not-governed spec.egress 7"]
+        ["egress-not-governed spec.egress 7"]
+    );
+    assert_eq!(
+        findings("  policyTypes: [Egress]\n  ingress: [{}]\n"),
+        ["ingress-not-governed spec.ingress 7"]
+    );
+    assert_eq!(
+        findings("  policyTypes: [Egress]\n  ingress:\n"),
+        ["no-value spec.ingress 7"]
     );
     assert_eq!(
         findings("  policyTypes: [Ingress, Egress, Egress]\n"),
-        ["too-many spec.policyTypes 6", "not-enforced spec.policyTypes 6"]
+        ["too-many spec.policyTypes 6"]
     );
     assert_eq!(
         findings("  policyTypes: [egress]\n"),
@@ -333,10 +378,10 @@ fn a_policy_without_namespace_is_in_default() {
 }
 
 #[test]
-fn a_policy_without_spec_says_nothing_of_egress() {
+fn a_policy_without_spec_closes_ingress_of_its_namespace_as_the_api_server_fills_it_in() {
     let text = HEAD.strip_suffix("spec:\n").unwrap();
     let (verdict, diagnostics) = validate(&parse(text).0[0]);
-    assert_eq!(verdict.accepted().unwrap().specs, []);
+    assert_eq!(verdict.accepted().unwrap().specs, [spec("  podSelector: {}\n")]);
     assert_eq!(diagnostics[0].code, "no-spec");
 }
 
@@ -347,27 +392,34 @@ fn stand_in(fields: &str) -> StandIn {
     }
 }
 
-/// `code path` of what is said, and whether somebody is closed.
-fn stands_in(fields: &str) -> (Vec<String>, bool) {
+/// `code path` of what is said, and which directions are closed.
+fn stands_in(fields: &str) -> (Vec<String>, String) {
     let StandIn { policy, findings } = stand_in(fields);
     let said = findings
         .iter()
         .map(|finding| format!("{} {}", finding.code, finding.path));
     let specs = policy.map(|policy| policy.specs).unwrap_or_default();
-    assert!(
-        specs
-            .iter()
-            .all(|spec| spec.directions.egress.closes && spec.directions.egress.rules.is_empty())
-    );
-    (said.collect(), !specs.is_empty())
+    assert!(specs.iter().all(|spec| spec.rules().next().is_none()));
+    let closed = specs.iter().flat_map(|spec| spec.directions.iter());
+    let closed: Vec<&str> = closed
+        .filter(|(_, spec)| spec.closes)
+        .map(|(direction, _)| direction.as_str())
+        .collect();
+    (said.collect(), closed.join(" "))
 }
 
 #[test]
-fn a_refused_policy_closes_whom_it_selects_if_it_may_speak_of_egress() {
+fn a_refused_policy_closes_whom_it_selects_in_the_directions_that_it_may_govern() {
     let bad = "  egress: [{to: [{ipBlock: {cidr: nowhere}}]}]\n";
-    let closed = |place: &str| (vec![format!("closed-until-mended {place}")], true);
+    let closed = |place: &str, directions: &str| {
+        let said = vec![format!("closed-until-mended {place}")];
+        (said, directions.to_owned())
+    };
     let selector = "  podSelector: {matchLabels: {app: db}}\n";
-    assert_eq!(stands_in(&format!("{selector}{bad}")), closed("spec.podSelector"));
+    assert_eq!(
+        stands_in(&format!("{selector}{bad}")),
+        closed("spec.podSelector", "egress ingress")
+    );
     let subject = stand_in(&format!("{selector}{bad}"))
         .policy
         .unwrap()
@@ -375,27 +427,32 @@ fn a_refused_policy_closes_whom_it_selects_if_it_may_speak_of_egress() {
         .remove(0)
         .subject;
     assert!(subject.matches(&labels("n", &[("app", "db")], &[])) && !subject.matches(&labels("n", &[], &[])));
-    assert_eq!(stands_in(bad), closed("spec"), "every Pod of the namespace");
-    for egress in [
-        "  egresss: []\n",
-        "  policyTypes: [Egres]\n",
-        "  policyTypes: Egress\n",
-        "  policyTypes: [Egress]\n  ingress: 7\n",
-        "  policytypes: [Egress]\n",
-        "  egress: 7\n",
+    assert_eq!(
+        stands_in(bad),
+        closed("spec", "egress ingress"),
+        "every Pod of the namespace"
+    );
+    for (fields, directions) in [
+        ("  policyTypes: [Egres]\n", "egress"),
+        ("  policyTypes: Egress\n", "egress"),
+        ("  policyTypes: [Egress]\n  ingress: 7\n", "egress"),
+        ("  policyTypes: [Ingress]\n  egress: 7\n", "ingress"),
+        ("  policyTypes: [ingress]\n", "ingress"),
+        ("  policyTypes: [both]\n", "egress ingress"),
+        ("  policyTypes: [7]\n", "egress ingress"),
+        // Without `policyTypes` it governs ingress, whatever else it may have been meant to.
+        ("  egresss: []\n", "egress ingress"),
+        ("  policytypes: [Egress]\n", "egress ingress"),
+        ("  egress: 7\n", "egress ingress"),
+        ("  something: 1\n", "egress ingress"),
+        ("  ingress: [{from: [{}]}]\n", "ingress"),
+        ("  ingres: []\n", "ingress"),
     ] {
         assert_eq!(
-            stands_in(&format!("{selector}{egress}")),
-            closed("spec.podSelector"),
-            "{egress}"
+            stands_in(&format!("{selector}{fields}")),
+            closed("spec.podSelector", directions),
+            "{fields}"
         );
-    }
-    for ingress in [
-        "  ingress: [{from: [{}]}]\n",
-        "  policyTypes: [Ingress]\n  egress: 7\n",
-        "  ingres: []\n",
-    ] {
-        assert_eq!(stands_in(&format!("{selector}{ingress}")), (vec![], false), "{ingress}");
     }
 }
 
@@ -412,7 +469,7 @@ fn a_selector_in_doubt_closes_nobody_and_that_is_said() {
         let (said, closed) = stands_in(&format!("{selector}{bad}"));
         assert_eq!(
             (said, closed),
-            (vec!["cannot-close spec".to_owned()], false),
+            (vec!["cannot-close spec".to_owned()], String::new()),
             "{selector}"
         );
     }
@@ -503,10 +560,7 @@ fn a_field_without_a_value_is_refused_where_it_would_open_more() {
     }
     // Without `policyTypes` no rules mean that egress is open; where it is listed, that nothing is
     // let through, as `[]`.
-    assert_eq!(
-        findings("  podSelector: {}\n  egress:\n"),
-        ["not-enforced spec 5", "no-value spec.egress 7"]
-    );
+    assert_eq!(findings("  podSelector: {}\n  egress:\n"), ["no-value spec.egress 7"]);
     let closed = spec(&format!("{EGRESS}  egress:\n"));
     assert!(closed.directions.egress.closes && closed.directions.egress.rules.is_empty());
 }

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use oracle::{Policies, Probe, Verdict};
+use oracle::{Direction, Policies, Probe, Verdict};
 use policy::classifier::{AddressContext, Classifier, ClassifierEntry};
 use policy::compile::compile;
-use policy::{AddressZone, Endpoint, Inventory, Policy, Tiers};
+use policy::{AddressZone, EndpointId, PerDirection, Program, Tiers};
 
 use crate::node::{Node, traffic};
 
 /// The programs of a node's pods.
 pub(crate) struct Compiled<'a> {
     node: &'a Node<'a>,
-    /// By namespace and name of the pod; nothing for one that no policy selects.
-    programs: BTreeMap<(String, String), Option<Classifiers>>,
+    /// By pod and direction; nothing for one that no policy selects.
+    programs: BTreeMap<EndpointId, PerDirection<Option<Classifiers>>>,
 }
 
 struct Classifiers {
@@ -25,28 +25,36 @@ struct Classifiers {
 impl<'a> Compiled<'a> {
     pub(crate) fn new(node: &'a Node<'a>) -> Self {
         let programs = node.endpoints.iter().map(|endpoint| {
-            let key = (endpoint.id.namespace.clone(), endpoint.id.name.clone());
-            (key, classifiers(endpoint, &node.policies, &node.inventory))
+            let programs = compile(endpoint, &node.policies, &node.inventory).map(|governed| governed.programs);
+            let programs = programs.unwrap_or_default();
+            let of = |_, program: Option<Program>| program.as_ref().map(classifiers);
+            (endpoint.id.clone(), programs.map(of))
         });
         let programs = programs.collect();
         Self { node, programs }
     }
 
-    pub(crate) fn verdict(&self, probe: &Probe, policies: Policies) -> Verdict {
-        let key = (probe.namespace.clone(), probe.pod.clone());
-        let Some(classifiers) = &self.programs[&key] else {
-            return Verdict::Allow;
+    /// `None` where no pod of the node is that end.
+    pub(crate) fn verdict(&self, direction: Direction, probe: &Probe, policies: Policies) -> Option<Verdict> {
+        let (endpoint, peer) = self.node.end(direction, probe)?;
+        let programs = &self.programs[&endpoint.id];
+        let program = match direction {
+            Direction::Egress => &programs.egress,
+            Direction::Ingress => &programs.ingress,
+        };
+        let Some(classifiers) = program else {
+            return Some(Verdict::Allow);
         };
         let classifier = match policies {
             Policies::Enforced => &classifiers.enforced,
             Policies::All => &classifiers.all,
         };
-        let zone = self.node.zone(probe.to);
-        let entries = self.entries(classifier, probe.to, zone);
-        match classifier.verdict(probe.to, zone, entries.iter(), traffic(probe)) {
+        let zone = self.node.zone(peer);
+        let entries = self.entries(classifier, peer, zone);
+        Some(match classifier.verdict(peer, zone, entries.iter(), traffic(probe)) {
             policy::Verdict::Allow => Verdict::Allow,
             policy::Verdict::Deny => Verdict::Deny,
-        }
+        })
     }
 
     /// Those of each name that the address was learned for, and those of the objects that have it.
@@ -72,11 +80,10 @@ impl<'a> Compiled<'a> {
     }
 }
 
-fn classifiers(endpoint: &Endpoint, policies: &[Policy], inventory: &Inventory) -> Option<Classifiers> {
-    let program = compile(endpoint, policies, inventory)?.programs.egress?;
+fn classifiers(program: &Program) -> Classifiers {
     let all: &Tiers = program.audited.as_ref().unwrap_or(&program.enforced);
-    Some(Classifiers {
+    Classifiers {
         enforced: Classifier::new(&program.enforced),
         all: Classifier::new(all),
-    })
+    }
 }

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use oracle::{Oracle, Policies, Probe, Verdict, World};
+use oracle::{Direction, Oracle, Policies, Probe, Verdict, World};
 use policy::explain::{
     Decision, ExplainContext, ExplainOutcome, Explanation, KnownName, KnownPeer, LeaseState, explain,
 };
-use policy::{Direction, EndpointId, Origin, Policy};
+use policy::{Origin, Policy};
 use serde_json::json;
 
 use crate::node::{Node, traffic};
@@ -39,16 +39,16 @@ impl<'a> Explained<'a> {
         }
     }
 
-    /// `None` for a packet of a protocol that nobody can ask about.
-    pub(crate) fn explanation(&self, probe: &Probe) -> Option<Explanation> {
+    /// `None` for a packet of a protocol that nobody can ask about, and where no pod of the node is
+    /// that end.
+    pub(crate) fn explanation(&self, direction: Direction, probe: &Probe) -> Option<Explanation> {
         let traffic = traffic(probe)?;
-        let id = EndpointId {
-            namespace: probe.namespace.clone(),
-            name: probe.pod.clone(),
-        };
-        let endpoint = self.node.endpoints.iter().find(|endpoint| endpoint.id == id)?;
+        let (endpoint, peer) = self.node.end(direction, probe)?;
         let context = ExplainContext {
-            direction: Direction::Egress,
+            direction: match direction {
+                Direction::Egress => policy::Direction::Egress,
+                Direction::Ingress => policy::Direction::Ingress,
+            },
             endpoint,
             policies: &self.policies,
             inventory: &self.node.inventory,
@@ -58,8 +58,8 @@ impl<'a> Explained<'a> {
             lease: LeaseState::Remaining(Duration::from_secs(60)),
         };
         let towards = KnownPeer {
-            address: Some((probe.to, self.node.zone(probe.to))),
-            names: self.node.names_of(probe.to).into_iter().map(known).collect(),
+            address: Some((peer, self.node.zone(peer))),
+            names: self.node.names_of(peer).into_iter().map(known).collect(),
             traffic: Some(traffic),
         };
         Some(explain(context, &towards))
@@ -67,15 +67,17 @@ impl<'a> Explained<'a> {
 
     /// Whether each policy that the explanation names says the same of the packet when it is the
     /// only one.
-    pub(crate) fn can_decide(&self, explanation: &Explanation, probe: &Probe) -> bool {
+    pub(crate) fn can_decide(&self, explanation: &Explanation, direction: Direction, probe: &Probe) -> bool {
+        let denied = Some(Verdict::Deny);
         let of = |origin: &Origin| &self.alone[&origin.policy.name];
         match &explanation.decision {
             Decision::Rule { verdict, origin, .. } => match verdict {
-                policy::Verdict::Allow => of(origin).backed.decide(probe) == Verdict::Allow,
-                policy::Verdict::Deny => of(origin).plain.decide(probe) == Verdict::Deny,
+                policy::Verdict::Allow => of(origin).backed.decide_in(direction, probe) == Some(Verdict::Allow),
+                policy::Verdict::Deny => of(origin).plain.decide_in(direction, probe) == denied,
             },
             Decision::Closed { by, .. } => {
-                !by.is_empty() && by.iter().all(|it| of(it).plain.decide(probe) == Verdict::Deny)
+                let mut alone = by.iter().map(|it| of(it).plain.decide_in(direction, probe));
+                !by.is_empty() && alone.all(|verdict| verdict == denied)
             }
             Decision::Open(_) | Decision::Unselected(_) => true,
         }
@@ -99,7 +101,8 @@ impl Alone {
             .objects
             .retain(|object| !objects::is_policy(object) || object["metadata"]["name"] == name);
         let plain = Oracle::new(&world, Policies::All);
-        // Of the lowest priority, and after every generated name.
+        // Of the lowest priority, and after every generated name. In the API sources are pods
+        // alone; the interpreter does not mind.
         world.objects.push(json!({
             "kind": "ClusterNetworkPolicy",
             "metadata": {"name": "zz-backstop"},
@@ -108,6 +111,7 @@ impl Alone {
                 "priority": 1000,
                 "subject": {"namespaces": {}},
                 "egress": [{"action": "Deny", "to": [{"networks": ["0.0.0.0/0", "::/0"]}]}],
+                "ingress": [{"action": "Deny", "from": [{"networks": ["0.0.0.0/0", "::/0"]}]}],
             },
         }));
         let backed = Oracle::new(&world, Policies::All);

@@ -15,7 +15,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use oracle::generate::{self, Case, Site};
-use oracle::{Oracle, Policies, Probe, Traffic, Verdict};
+use oracle::{Direction, Oracle, Policies, Probe, Traffic, Verdict};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use compiled::Compiled;
@@ -101,9 +101,12 @@ fn compare_compiled(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> R
     let compiled = Compiled::new(node);
     for policies in [Policies::Enforced, Policies::All] {
         let oracle = Oracle::new(&case.world, policies);
-        for probe in &case.probes {
-            let plainly = oracle.decide(probe);
-            let verdict = compiled.verdict(probe, policies);
+        for (direction, probe) in in_both(case) {
+            let Some(plainly) = oracle.decide_in(direction, probe) else {
+                continue;
+            };
+            let verdict = compiled.verdict(direction, probe, policies);
+            let verdict = verdict.ok_or_else(|| TestCaseError::fail(format!("{probe}: no {direction:?} program")))?;
             let mut counts = counts.borrow_mut();
             counts.probes += 1;
             counts.allowed += u64::from(verdict == Verdict::Allow);
@@ -114,7 +117,7 @@ fn compare_compiled(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> R
                 counts.refused += 1;
                 continue;
             }
-            let who = format!("the program ({policies:?})");
+            let who = format!("the {direction:?} program ({policies:?})");
             return Err(TestCaseError::fail(case.disagreement(probe, plainly, (&who, verdict))));
         }
     }
@@ -125,21 +128,26 @@ fn compare_explained(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> 
     let explained = Explained::new(node, &case.world);
     let enforced = Oracle::new(&case.world, Policies::Enforced);
     let all = Oracle::new(&case.world, Policies::All);
-    for probe in &case.probes {
-        let Some(explanation) = explained.explanation(probe) else {
+    for (direction, probe) in in_both(case) {
+        let Some(explanation) = explained.explanation(direction, probe) else {
             continue;
         };
         counts.borrow_mut().explained += 1;
-        let who = format!("the explanation ({:?}: {})", explanation.outcome, explanation.decision);
+        let who = format!(
+            "the explanation of {direction:?} ({:?}: {})",
+            explanation.outcome, explanation.decision
+        );
         for (oracle, policies) in [(&enforced, Policies::Enforced), (&all, Policies::All)] {
-            let plainly = oracle.decide(probe);
+            let Some(plainly) = oracle.decide_in(direction, probe) else {
+                continue;
+            };
             if let Some(verdict) = explained::verdict(&explanation, policies)
                 && verdict != plainly
             {
                 return Err(TestCaseError::fail(case.disagreement(probe, plainly, (&who, verdict))));
             }
         }
-        if !explained.can_decide(&explanation, probe) {
+        if !explained.can_decide(&explanation, direction, probe) {
             let world = case.world.yaml();
             return Err(TestCaseError::fail(format!(
                 "{probe}: {who} names a policy that alone does not decide so, with\n{world}"
@@ -147,6 +155,13 @@ fn compare_explained(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> 
         }
     }
     Ok(())
+}
+
+/// Each packet, as each of its ends sees it.
+fn in_both(case: &Case) -> impl Iterator<Item = (Direction, &Probe)> {
+    let directions = [Direction::Egress, Direction::Ingress];
+    let probes = case.probes.iter();
+    probes.flat_map(move |probe| directions.map(|direction| (direction, probe)))
 }
 
 /// What has no ports is refused where it cannot be excepted from all traffic that tier Admin

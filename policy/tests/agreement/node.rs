@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use names::Name;
 use oracle::world::{World, yaml};
-use oracle::{Probe, Traffic, is_refused};
+use oracle::{Direction, Probe, Sender, Traffic, is_refused};
 use policy::address::Teachable;
 use policy::validate::Validation;
 use policy::{AddressZone, Endpoint, Inventory, Policy, Protocol, document};
@@ -43,6 +43,33 @@ impl<'a> Node<'a> {
             AddressZone::Cluster
         } else {
             AddressZone::World
+        }
+    }
+
+    /// The pod of the node that decides about a packet in a direction, and the address of the other
+    /// end; `None` where no pod of the node is that end.
+    pub(crate) fn end(&self, direction: Direction, probe: &Probe) -> Option<(&Endpoint, IpAddr)> {
+        let sender = match &probe.from {
+            Sender::Pod(namespace, name) => {
+                let mut endpoints = self.endpoints.iter();
+                endpoints.find(|it| it.id.namespace == *namespace && it.id.name == *name)
+            }
+            Sender::Address(_) => None,
+        };
+        match direction {
+            Direction::Egress => Some((sender?, probe.to)),
+            Direction::Ingress => {
+                let mut endpoints = self.endpoints.iter();
+                let receiver = endpoints.find(|endpoint| endpoint.addresses.contains(&probe.to))?;
+                let source = match &probe.from {
+                    Sender::Address(address) => *address,
+                    Sender::Pod(..) => {
+                        let mut own = sender?.addresses.iter().copied();
+                        own.find(|address| address.is_ipv4() == probe.to.is_ipv4())?
+                    }
+                };
+                Some((receiver, source))
+            }
         }
     }
 

@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
+use crate::flow::{Direction, Flow};
 use crate::json::{list, text, texts};
 use crate::labels::{self, conditions, select};
 use crate::names;
-use crate::probe::Probe;
-use crate::world::{Pod, World, cluster_ips, name_of, namespace_of, prefix};
+use crate::world::{Pod, cluster_ips, name_of, namespace_of, prefix};
 
 use super::{NAMESPACE, NAMESPACE_LABELS, Side, holds, key};
 
-const FIELDS: [&str; 7] = [
+const TO: [&str; 7] = [
     "toFQDNs",
     "toCIDR",
     "toCIDRSet",
@@ -20,22 +20,35 @@ const FIELDS: [&str; 7] = [
     "toNodes",
 ];
 
-/// `None` where the rule has no selector of destinations. An empty list selects nothing.
-pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, side: Side, probe: &Probe) -> Option<bool> {
-    let present: Vec<&str> = FIELDS.into_iter().filter(|field| rule[field].is_array()).collect();
+const FROM: [&str; 5] = ["fromCIDR", "fromCIDRSet", "fromEndpoints", "fromEntities", "fromNodes"];
+
+fn fields(direction: Direction) -> &'static [&'static str] {
+    match direction {
+        Direction::Egress => &TO,
+        Direction::Ingress => &FROM,
+    }
+}
+
+/// `None` where the rule has no selector of peers. An empty list selects nothing.
+pub(super) fn matches(flow: Flow<'_>, namespace: Option<&str>, rule: &Value, side: Side) -> Option<bool> {
+    let fields = fields(flow.direction).iter().copied();
+    let present: Vec<&str> = fields.filter(|field| rule[field].is_array()).collect();
     if present.is_empty() {
         return None;
     }
     let is_meant = |field: &str, entry: &Value| match field {
-        "toFQDNs" => is_fqdn(world, entry, probe),
-        "toCIDR" => is_outside(world, probe) && entry.as_str().is_some_and(|cidr| prefix(cidr).contains(&probe.to)),
-        "toCIDRSet" => is_outside(world, probe) && is_in_set(world, entry, probe),
-        "toEndpoints" => world
-            .pod_at(probe.to)
+        "toFQDNs" => is_fqdn(flow, entry),
+        "toCIDR" | "fromCIDR" => {
+            is_outside(flow) && entry.as_str().is_some_and(|cidr| prefix(cidr).contains(&flow.peer))
+        }
+        "toCIDRSet" | "fromCIDRSet" => is_outside(flow) && is_in_set(flow, entry),
+        "toEndpoints" | "fromEndpoints" => flow
+            .world
+            .pod_at(flow.peer)
             .is_some_and(|pod| is_endpoint(entry, namespace, pod)),
-        "toEntities" => is_entity(world, entry.as_str().unwrap_or_default(), side, probe),
-        "toServices" => is_service(world, entry, probe),
-        _ => is_node(world, entry, probe),
+        "toEntities" | "fromEntities" => is_entity(flow, entry.as_str().unwrap_or_default(), side),
+        "toServices" => is_service(flow, entry),
+        _ => is_node(flow, entry),
     };
     let mut entries = present
         .iter()
@@ -43,7 +56,8 @@ pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, side
     Some(entries.any(|(field, entry)| is_meant(field, entry)))
 }
 
-/// Whether every destination lies outside the cluster, where a port's name can only be IANA's.
+/// Whether every destination of an egress rule lies outside the cluster, where a port's name can
+/// only be IANA's.
 pub(super) fn are_outside(rule: &Value) -> bool {
     let outside = |entity: &str| {
         [
@@ -58,7 +72,7 @@ pub(super) fn are_outside(rule: &Value) -> bool {
         ]
         .contains(&entity)
     };
-    let present = FIELDS.into_iter().find(|field| !list(rule, field).is_empty());
+    let present = TO.into_iter().find(|field| !list(rule, field).is_empty());
     match present {
         Some("toFQDNs" | "toCIDR" | "toCIDRSet") => true,
         Some("toEntities") => texts(rule, "toEntities").all(outside),
@@ -66,21 +80,21 @@ pub(super) fn are_outside(rule: &Value) -> bool {
     }
 }
 
-/// CIDRs mean destinations outside the cluster.
-fn is_outside(world: &World, probe: &Probe) -> bool {
-    !world.is_inside(probe.to) && !world.is_host(probe.to)
+/// CIDRs mean what is outside the cluster.
+fn is_outside(flow: Flow<'_>) -> bool {
+    !flow.world.is_inside(flow.peer) && !flow.world.is_host(flow.peer)
 }
 
-fn is_fqdn(world: &World, entry: &Value, probe: &Probe) -> bool {
-    world.names_of(probe.to).any(|name| {
+fn is_fqdn(flow: Flow<'_>, entry: &Value) -> bool {
+    flow.world.names_of(flow.peer).any(|name| {
         text(entry, "matchName").is_some_and(|written| names::is_name(written, name))
             || text(entry, "matchPattern").is_some_and(|written| names::matches_pattern(written, name))
     })
 }
 
-fn is_in_set(world: &World, entry: &Value, probe: &Probe) -> bool {
-    let holds = |cidr: &str| prefix(cidr).contains(&probe.to);
-    let mut groups = world.of_kind("CiliumCIDRGroup").filter(|group| {
+fn is_in_set(flow: Flow<'_>, entry: &Value) -> bool {
+    let holds = |cidr: &str| prefix(cidr).contains(&flow.peer);
+    let mut groups = flow.world.of_kind("CiliumCIDRGroup").filter(|group| {
         text(entry, "cidrGroupRef") == Some(name_of(group))
             || !entry["cidrGroupSelector"].is_null() && select(&entry["cidrGroupSelector"], &labels::of(group))
     });
@@ -99,23 +113,25 @@ fn is_endpoint(selector: &Value, namespace: Option<&str>, pod: Pod<'_>) -> bool 
     (asks || in_own) && conditions.iter().all(|condition| holds(condition, pod))
 }
 
-fn is_entity(world: &World, entity: &str, side: Side, probe: &Probe) -> bool {
+fn is_entity(flow: Flow<'_>, entity: &str, side: Side) -> bool {
+    let world = flow.world;
     match entity {
-        "world" => is_outside(world, probe),
-        "world-ipv4" => is_outside(world, probe) && probe.to.is_ipv4(),
-        "world-ipv6" => is_outside(world, probe) && probe.to.is_ipv6(),
-        "cluster" => !is_outside(world, probe),
+        "world" => is_outside(flow),
+        "world-ipv4" => is_outside(flow) && flow.peer.is_ipv4(),
+        "world-ipv6" => is_outside(flow) && flow.peer.is_ipv6(),
+        "cluster" => !is_outside(flow),
         // Other clusters of the mesh may be anywhere.
-        "cluster-mesh" => side == Side::Deny || !is_outside(world, probe),
-        "host" => world.is_host(probe.to),
+        "cluster-mesh" => side == Side::Deny || !is_outside(flow),
+        "host" => world.is_host(flow.peer),
         "remote-node" => world
             .nodes()
-            .any(|node| !node.is_this() && node.addresses().contains(&probe.to)),
+            .any(|node| !node.is_this() && node.addresses().contains(&flow.peer)),
         "kube-apiserver" => {
             let is_it = |service: &&Value| namespace_of(service) == "default" && name_of(service) == "kubernetes";
             let mut services = world.of_kind("Service").filter(is_it);
-            services
-                .any(|service| cluster_ips(service).contains(&probe.to) || world.backends(service).contains(&probe.to))
+            services.any(|service| {
+                cluster_ips(service).contains(&flow.peer) || world.backends(service).contains(&flow.peer)
+            })
         }
         "all" => true,
         "none" | "health" | "init" | "ingress" | "unmanaged" => false,
@@ -124,7 +140,8 @@ fn is_entity(world: &World, entity: &str, side: Side, probe: &Probe) -> bool {
 }
 
 /// The selector counts where both stand; without a namespace every one is meant.
-fn is_service(world: &World, entry: &Value, probe: &Probe) -> bool {
+fn is_service(flow: Flow<'_>, entry: &Value) -> bool {
+    let world = flow.world;
     let (by_name, by_labels) = (&entry["k8sService"], &entry["k8sServiceSelector"]);
     let wanted = if by_labels.is_null() { by_name } else { by_labels };
     let is_meant = |service: &&Value| {
@@ -136,13 +153,13 @@ fn is_service(world: &World, entry: &Value, probe: &Probe) -> bool {
         in_namespace && is_selected
     };
     let mut services = world.of_kind("Service").filter(is_meant);
-    services.any(|service| world.backends(service).contains(&probe.to))
+    services.any(|service| world.backends(service).contains(&flow.peer))
 }
 
-fn is_node(world: &World, selector: &Value, probe: &Probe) -> bool {
-    world.nodes().any(|node| {
+fn is_node(flow: Flow<'_>, selector: &Value) -> bool {
+    flow.world.nodes().any(|node| {
         let labels = node.labels();
         let is_selected = conditions(selector).iter().all(|it| it.holds_for(labels.get(key(it))));
-        is_selected && node.addresses().contains(&probe.to)
+        is_selected && node.addresses().contains(&flow.peer)
     })
 }

@@ -4,31 +4,31 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::flow::{Direction, Flow};
 use crate::json::{list, text};
-use crate::probe::{Probe, Protocol, Traffic};
-use crate::world::World;
+use crate::probe::{Protocol, Traffic};
 
 use super::Side;
 use super::peers;
 
 /// `None` where the rule speaks of all traffic.
-pub(super) fn matches(world: &World, rule: &Value, side: Side, probe: &Probe) -> Option<bool> {
+pub(super) fn matches(flow: Flow<'_>, rule: &Value, side: Side) -> Option<bool> {
     let (ports, icmps) = (list(rule, "toPorts"), list(rule, "icmps"));
     if !icmps.is_empty() {
         let mut fields = icmps.iter().flat_map(|entry| list(entry, "fields"));
-        return Some(fields.any(|field| is_icmp(field, probe)));
+        return Some(fields.any(|field| is_icmp(field, flow)));
     }
     if ports.is_empty() {
         return None;
     }
-    Some(ports.iter().any(|entry| is_entry(world, rule, entry, side, probe)))
+    Some(ports.iter().any(|entry| is_entry(flow, rule, entry, side)))
 }
 
-fn is_icmp(field: &Value, probe: &Probe) -> bool {
-    let Traffic::Icmp(kind) = probe.traffic else {
+fn is_icmp(field: &Value, flow: Flow<'_>) -> bool {
+    let Traffic::Icmp(kind) = flow.traffic else {
         return false;
     };
-    let family = match probe.to {
+    let family = match flow.peer {
         IpAddr::V4(_) => "IPv4",
         IpAddr::V6(_) => "IPv6",
     };
@@ -57,23 +57,23 @@ fn is_icmp(field: &Value, probe: &Probe) -> bool {
 
 /// Entries with rules of a higher layer open nothing: lookups are intercepted, and other
 /// connections are not looked into.
-fn is_entry(world: &World, rule: &Value, entry: &Value, side: Side, probe: &Probe) -> bool {
+fn is_entry(flow: Flow<'_>, rule: &Value, entry: &Value, side: Side) -> bool {
     let has_rules = entry["rules"].as_object().is_some_and(|rules| !rules.is_empty());
     let ports = list(entry, "ports");
     match side {
-        Side::Allow => !has_rules && ports.iter().any(|port| is_port(world, rule, port, side, probe)),
+        Side::Allow => !has_rules && ports.iter().any(|port| is_port(flow, rule, port, side)),
         // A denial that lists no ports denies every one.
-        Side::Deny => ports.is_empty() || ports.iter().any(|port| is_port(world, rule, port, side, probe)),
+        Side::Deny => ports.is_empty() || ports.iter().any(|port| is_port(flow, rule, port, side)),
     }
 }
 
-fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Probe) -> bool {
+fn is_port(flow: Flow<'_>, rule: &Value, written: &Value, side: Side) -> bool {
     // Protocols without ports are not enforced: nothing is opened for them, and their denial denies
     // everything.
     if text(written, "protocol").is_some_and(|name| WITHOUT_PORTS.contains(&name)) {
         return side == Side::Deny;
     }
-    let Traffic::Port(protocol, port) = probe.traffic else {
+    let Traffic::Port(protocol, port) = flow.traffic else {
         return false;
     };
     if !is_protocol(text(written, "protocol").unwrap_or("ANY"), protocol) {
@@ -89,14 +89,12 @@ fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Pro
                 .unwrap_or(first.into());
             first <= port && u64::from(port) <= last
         }
-        Err(_) if peers::are_outside(rule) => match iana(text) {
+        Err(_) if flow.direction == Direction::Egress && peers::are_outside(rule) => match iana(text) {
             Some(number) => number == port,
             // A denial of a port that is not known denies every one.
             None => side == Side::Deny,
         },
-        Err(_) => world
-            .pod_at(probe.to)
-            .is_some_and(|pod| pod.names_port(text, protocol, port)),
+        Err(_) => flow.receiver().is_some_and(|pod| pod.names_port(text, protocol, port)),
     }
 }
 

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
+use crate::flow::Direction;
+
 use super::words::{self, namespace, port, prefix, prefix_with_holes, put, selector};
 
 pub(super) fn policy() -> impl Strategy<Value = Value> {
@@ -38,22 +40,41 @@ fn put_specs(policy: &mut Value, one: Option<Value>, more: Vec<Value>) {
 }
 
 fn spec(clusterwide: bool) -> impl Strategy<Value = Value> {
-    let default_deny = prop_oneof![6 => Just(None), 1 => any::<bool>().prop_map(Some)];
+    let default_deny = || prop_oneof![6 => Just(None), 1 => any::<bool>().prop_map(Some)];
     let subject = prop_oneof![2 => Just(json!({})), 3 => pods(clusterwide)];
-    // Few are without rules: those are refused.
-    let egress = prop_oneof![9 => vec(allowing(), 1..4).prop_map(Some), 1 => Just(Some(Vec::new())), 1 => Just(None)];
-    let deny = option::weighted(0.4, vec(denying(), 0..3));
-    (subject, default_deny, egress, deny).prop_map(|(subject, default_deny, egress, deny)| {
+    let which = select(vec![
+        vec![Direction::Egress],
+        vec![Direction::Ingress],
+        Direction::BOTH.to_vec(),
+    ]);
+    // Boxed, as what is made of large strategies would not fit onto the stack.
+    let lists = (lists(Direction::Egress).boxed(), lists(Direction::Ingress).boxed());
+    let default_denies = (default_deny(), default_deny());
+    (subject, which, lists, default_denies).prop_map(|(subject, which, (egress, ingress), (closes, closes_ingress))| {
         let mut spec = json!({"endpointSelector": subject});
-        put(
-            &mut spec,
-            "enableDefaultDeny",
-            default_deny.map(|closes| json!({"egress": closes})),
-        );
-        put(&mut spec, "egress", egress);
-        put(&mut spec, "egressDeny", deny);
+        let each = [
+            (Direction::Egress, egress, closes),
+            (Direction::Ingress, ingress, closes_ingress),
+        ];
+        for (direction, (allow, deny), closes) in each.into_iter().filter(|(it, ..)| which.contains(it)) {
+            if let Some(closes) = closes {
+                spec["enableDefaultDeny"][direction.field()] = closes.into();
+            }
+            put(&mut spec, direction.field(), allow);
+            put(&mut spec, direction.deny_field(), deny);
+        }
         spec
     })
+}
+
+/// The allowing and the denying rules of a direction. Few specs are without any: those are refused.
+fn lists(direction: Direction) -> impl Strategy<Value = (Option<Vec<Value>>, Option<Vec<Value>>)> {
+    let allow = prop_oneof![
+        9 => vec(allowing(direction), 1..4).prop_map(Some),
+        1 => Just(Some(Vec::new())),
+        1 => Just(None),
+    ];
+    (allow, option::weighted(0.4, vec(denying(direction), 0..3)))
 }
 
 /// Pods, by their labels and by the special keys.
@@ -77,12 +98,12 @@ fn pods(with_namespaces: bool) -> impl Strategy<Value = Value> {
     selector(&keys)
 }
 
-fn allowing() -> impl Strategy<Value = Value> {
-    (peers(), traffic(true)).prop_map(|(peers, traffic)| joined(peers, traffic))
+fn allowing(direction: Direction) -> impl Strategy<Value = Value> {
+    (peers(direction), traffic(Some(direction))).prop_map(|(peers, traffic)| joined(peers, traffic))
 }
 
-fn denying() -> impl Strategy<Value = Value> {
-    (peers(), traffic(false)).prop_map(|(peers, traffic)| joined(peers, traffic))
+fn denying(direction: Direction) -> impl Strategy<Value = Value> {
+    (peers(direction), traffic(None)).prop_map(|(peers, traffic)| joined(peers, traffic))
 }
 
 fn joined(peers: Option<(&'static str, Value)>, traffic: Option<(&'static str, Value)>) -> Value {
@@ -94,16 +115,27 @@ fn joined(peers: Option<(&'static str, Value)>, traffic: Option<(&'static str, V
 }
 
 /// One kind of selector, or none.
-fn peers() -> impl Strategy<Value = Option<(&'static str, Value)>> {
-    let some = prop_oneof![
-        3 => vec(fqdn(), 0..3).prop_map(|entries| ("toFQDNs", Value::from(entries))),
-        3 => vec(cidr(), 0..3).prop_map(|entries| ("toCIDR", entries.into())),
-        3 => vec(cidr_rule(), 0..3).prop_map(|entries| ("toCIDRSet", entries.into())),
-        3 => vec(pods(true), 0..3).prop_map(|entries| ("toEndpoints", entries.into())),
-        3 => vec(entity(), 0..3).prop_map(|entries| ("toEntities", entries.into())),
-        4 => vec(service(), 0..3).prop_map(|entries| ("toServices", entries.into())),
-        1 => vec(selector(&words::OWN), 0..3).prop_map(|entries| ("toNodes", entries.into())),
-    ];
+fn peers(direction: Direction) -> impl Strategy<Value = Option<(&'static str, Value)>> {
+    let some = match direction {
+        Direction::Egress => prop_oneof![
+            3 => vec(fqdn(), 0..3).prop_map(|entries| ("toFQDNs", Value::from(entries))),
+            3 => vec(cidr(), 0..3).prop_map(|entries| ("toCIDR", entries.into())),
+            3 => vec(cidr_rule(), 0..3).prop_map(|entries| ("toCIDRSet", entries.into())),
+            3 => vec(pods(true), 0..3).prop_map(|entries| ("toEndpoints", entries.into())),
+            3 => vec(entity(), 0..3).prop_map(|entries| ("toEntities", entries.into())),
+            4 => vec(service(), 0..3).prop_map(|entries| ("toServices", entries.into())),
+            1 => vec(selector(&words::OWN), 0..3).prop_map(|entries| ("toNodes", entries.into())),
+        ]
+        .boxed(),
+        Direction::Ingress => prop_oneof![
+            3 => vec(cidr(), 0..3).prop_map(|entries| ("fromCIDR", Value::from(entries))),
+            3 => vec(cidr_rule(), 0..3).prop_map(|entries| ("fromCIDRSet", entries.into())),
+            6 => vec(pods(true), 0..3).prop_map(|entries| ("fromEndpoints", entries.into())),
+            3 => vec(entity(), 0..3).prop_map(|entries| ("fromEntities", entries.into())),
+            1 => vec(selector(&words::OWN), 0..3).prop_map(|entries| ("fromNodes", entries.into())),
+        ]
+        .boxed(),
+    };
     option::weighted(0.85, some)
 }
 
@@ -178,25 +210,28 @@ fn service() -> impl Strategy<Value = Value> {
     prop_oneof![by_name, by_labels]
 }
 
-fn traffic(allowing: bool) -> impl Strategy<Value = Option<(&'static str, Value)>> {
+/// `allowing` is the direction of a rule that allows.
+fn traffic(allowing: Option<Direction>) -> impl Strategy<Value = Option<(&'static str, Value)>> {
     let entries = vec(to_ports(allowing), 0..3).prop_map(|entries| ("toPorts", Value::from(entries)));
     let icmps = vec(vec(icmp(), 1..3).prop_map(|fields| json!({"fields": fields})), 0..2)
         .prop_map(|entries| ("icmps", entries.into()));
     prop_oneof![5 => Just(None), 8 => entries.prop_map(Some), 3 => icmps.prop_map(Some)]
 }
 
-/// Entries with rules of a higher layer are part of it: they open nothing.
-fn to_ports(allowing: bool) -> impl Strategy<Value = Value> {
+/// Entries with rules of a higher layer are part of it: they open nothing. DNS rules are of egress
+/// alone.
+fn to_ports(allowing: Option<Direction>) -> impl Strategy<Value = Value> {
     let plain = vec(one_port(), 0..3).prop_map(|ports| match ports.is_empty() {
         true => json!({}),
         false => json!({"ports": ports}),
     });
-    if !allowing {
-        return plain.boxed();
-    }
     let http = Just(json!({"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}));
     let dns = fqdn().prop_map(|name| json!({"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [name]}}));
-    prop_oneof![8 => plain, 1 => http, 1 => dns].boxed()
+    match allowing {
+        None => plain.boxed(),
+        Some(Direction::Egress) => prop_oneof![8 => plain, 1 => http, 1 => dns].boxed(),
+        Some(Direction::Ingress) => prop_oneof![8 => plain, 1 => http].boxed(),
+    }
 }
 
 fn one_port() -> impl Strategy<Value = Value> {

@@ -16,13 +16,15 @@ pub(super) fn policy() -> impl Strategy<Value = Value> {
     ];
     let tier = any::<bool>();
     tier.prop_flat_map(move |admin| {
-        let rules = option::weighted(0.95, vec(rule(admin), 1..5));
-        (Just(admin), select(vec![0, 1, 10, 1000]), subject.clone(), rules)
+        let egress = option::weighted(0.8, vec(egress_rule(admin), 1..5));
+        let ingress = option::weighted(0.6, vec(ingress_rule(), 1..5));
+        (Just(admin), select(vec![0, 1, 10, 1000]), subject.clone(), egress, ingress)
     })
-    .prop_map(|(admin, priority, subject, egress)| {
+    .prop_map(|(admin, priority, subject, egress, ingress)| {
         let tier = if admin { "Admin" } else { "Baseline" };
         let mut spec = json!({"tier": tier, "priority": priority, "subject": subject});
         put(&mut spec, "egress", egress);
+        put(&mut spec, "ingress", ingress);
         json!({"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {}, "spec": spec})
     })
 }
@@ -34,7 +36,7 @@ fn pods() -> impl Strategy<Value = Value> + Clone {
 }
 
 /// Names are only ever accepted, and only in tier Admin. Ports have names at pods alone.
-fn rule(admin: bool) -> impl Strategy<Value = Value> {
+fn egress_rule(admin: bool) -> impl Strategy<Value = Value> {
     let plain = (
         select(vec!["Accept", "Deny", "Pass"]),
         vec(peer(), 1..3),
@@ -52,6 +54,18 @@ fn rule(admin: bool) -> impl Strategy<Value = Value> {
     };
     parts.prop_map(|(action, to, protocols)| {
         let mut rule = json!({"action": action, "to": to});
+        put(&mut rule, "protocols", protocols);
+        rule
+    })
+}
+
+/// Sources are pods alone.
+fn ingress_rule() -> impl Strategy<Value = Value> {
+    let from = vec(prop_oneof![2 => pods(), 3 => namespaces()], 1..3);
+    let named_port = select(vec!["web", "http", "dns"]).prop_map(|name| json!({"destinationNamedPort": name}));
+    let protocols = option::of(vec(prop_oneof![1 => named_port, 3 => protocol()], 1..3));
+    (select(vec!["Accept", "Deny", "Pass"]), from, protocols).prop_map(|(action, from, protocols)| {
+        let mut rule = json!({"action": action, "from": from});
         put(&mut rule, "protocols", protocols);
         rule
     })

@@ -16,21 +16,24 @@ pub(super) fn policy() -> impl Strategy<Value = Value> {
         json!(["Ingress"]),
         json!([]),
     ]));
-    let egress = option::weighted(0.85, vec(rule(), 0..4));
-    (namespace(), subject, types, egress).prop_map(|(namespace, subject, types, egress)| {
+    let egress = option::weighted(0.85, vec(rule("to"), 0..4));
+    let ingress = option::weighted(0.7, vec(rule("from"), 0..4));
+    (namespace(), subject, types, egress, ingress).prop_map(|(namespace, subject, types, egress, ingress)| {
         let mut spec = json!({"podSelector": subject});
         put(&mut spec, "policyTypes", types);
         put(&mut spec, "egress", egress);
+        put(&mut spec, "ingress", ingress);
         json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": namespace}, "spec": spec})
     })
 }
 
-fn rule() -> impl Strategy<Value = Value> {
-    let to = option::weighted(0.8, vec(peer(), 0..3));
+/// A rule with its peers in the list `field`.
+fn rule(field: &'static str) -> impl Strategy<Value = Value> {
+    let peers = option::weighted(0.8, vec(peer(), 0..3));
     let ports = option::weighted(0.7, vec(one_port(), 0..3));
-    (to, ports).prop_map(|(to, ports)| {
+    (peers, ports).prop_map(move |(peers, ports)| {
         let mut rule = json!({});
-        put(&mut rule, "to", to);
+        put(&mut rule, field, peers);
         put(&mut rule, "ports", ports);
         rule
     })

@@ -12,7 +12,8 @@ fn stand_in(text: &str) -> StandIn {
     }
 }
 
-/// `code path` of what is said, with `!` after the path of a spec that denies everything.
+/// `code path` of what is said, with the directions that are closed: `!` after one in which
+/// everything is denied.
 pub(super) fn said(text: &str) -> Vec<String> {
     let stand_in = stand_in(text);
     let specs = stand_in.policy.map(|policy| policy.specs).unwrap_or_default();
@@ -22,13 +23,16 @@ pub(super) fn said(text: &str) -> Vec<String> {
         .partition(|finding| finding.code == "closed-until-mended");
     assert_eq!(closed.len(), specs.len());
     let closed = closed.iter().zip(&specs).map(|(finding, spec)| {
-        assert!(spec.directions.egress.closes && spec.directions.egress.rules_that(Action::Allow).next().is_none());
-        let mark = if spec.directions.egress.rules.is_empty() {
-            ""
-        } else {
-            "!"
-        };
-        format!("{} {}{mark}", finding.code, finding.path)
+        assert!(spec.rules().all(|rule| rule.action == Action::Deny));
+        let closed = spec.directions.iter().filter(|(_, spec)| spec.closes);
+        let closed: Vec<String> = closed
+            .map(|(direction, spec)| {
+                assert!(finding.reason.contains(direction.as_str()), "{}", finding.reason);
+                let mark = if spec.rules.is_empty() { "" } else { "!" };
+                format!("{direction}{mark}")
+            })
+            .collect();
+        format!("{} {} {}", finding.code, finding.path, closed.join(" "))
     });
     let others = others
         .iter()
@@ -36,8 +40,11 @@ pub(super) fn said(text: &str) -> Vec<String> {
     closed.chain(others).collect()
 }
 
-const CLOSED: [&str; 1] = ["closed-until-mended spec.endpointSelector"];
-const DENIED: [&str; 1] = ["closed-until-mended spec.endpointSelector!"];
+const CLOSED: [&str; 1] = ["closed-until-mended spec.endpointSelector egress"];
+const DENIED: [&str; 1] = ["closed-until-mended spec.endpointSelector egress!"];
+const CLOSED_AT_INGRESS: [&str; 1] = ["closed-until-mended spec.endpointSelector ingress"];
+const DENIED_AT_INGRESS: [&str; 1] = ["closed-until-mended spec.endpointSelector ingress!"];
+const CLOSED_BOTH_WAYS: [&str; 1] = ["closed-until-mended spec.endpointSelector egress ingress"];
 
 #[test]
 fn a_refused_policy_closes_whom_it_selects_and_allows_nothing() {
@@ -54,23 +61,20 @@ fn a_refused_policy_closes_whom_it_selects_and_allows_nothing() {
 }
 
 #[test]
-fn only_what_may_be_about_egress_closes_it() {
+fn only_the_directions_that_it_may_be_about_are_closed() {
+    let with = |fields: &str| said(&format!("{HEAD}{SELECTOR}{fields}"));
     let about_ingress = "  ingress: [{fromPorts: []}]\n";
-    assert_eq!(said(&format!("{HEAD}{SELECTOR}{about_ingress}")), none());
-    assert_eq!(said(&format!("{HEAD}{SELECTOR}{about_ingress}  egress: []\n")), none());
-    assert_eq!(
-        said(&format!("{HEAD}{SELECTOR}  ingres: []\n  descripton: x\n")),
-        none()
-    );
-    // What a field was meant to be cannot always be told.
-    for field in ["egres: []", "eggress: [{}]", "something: 1", "egress: {}", "egress: 7"] {
-        assert_eq!(said(&format!("{HEAD}{SELECTOR}  {field}\n")), CLOSED, "{field}");
+    assert_eq!(with(about_ingress), CLOSED_AT_INGRESS);
+    assert_eq!(with(&format!("{about_ingress}  egress: []\n")), CLOSED_AT_INGRESS);
+    assert_eq!(with(&format!("{about_ingress}  egress: [{{}}]\n")), CLOSED_BOTH_WAYS);
+    assert_eq!(with("  ingres: []\n  descripton: x\n"), CLOSED_AT_INGRESS);
+    assert_eq!(with("  ingress: [{}]\n  descripton: x\n"), CLOSED_AT_INGRESS);
+    for field in ["egres: []", "eggress: [{}]", "egress: {}", "egress: 7"] {
+        assert_eq!(with(&format!("  {field}\n")), CLOSED, "{field}");
     }
-    assert_eq!(
-        said(&format!("{HEAD}{SELECTOR}egress: [{{}}]\n")),
-        CLOSED,
-        "indented too little"
-    );
+    // What a field was meant to be cannot always be told.
+    assert_eq!(with("  something: 1\n"), CLOSED_BOTH_WAYS);
+    assert_eq!(with("egress: [{}]\n"), CLOSED_BOTH_WAYS, "indented too little");
 }
 
 #[test]
@@ -78,18 +82,33 @@ fn default_deny_is_heeded_where_it_can_be_read() {
     let said_with =
         |default: &str, rules: &str| said(&format!("{HEAD}{SELECTOR}  enableDefaultDeny: {default}\n{rules}"));
     assert_eq!(said_with("{egress: false}", BAD), none());
-    assert_eq!(said_with("{egress: true}", "  ingress: 7\n"), CLOSED);
+    assert_eq!(said_with("{egress: true}", "  ingress: 7\n"), CLOSED_BOTH_WAYS);
+    assert_eq!(said_with("{egress: true, ingress: false}", "  ingress: 7\n"), CLOSED);
     assert_eq!(said_with("{ingress: false}", BAD), CLOSED);
-    for unclear in ["{egress: 'false'}", "{egres: false}", "false"] {
-        assert_eq!(said_with(unclear, BAD), CLOSED, "{unclear}");
-        assert_eq!(said_with(unclear, ""), CLOSED, "{unclear}");
+    for rules in [BAD, ""] {
+        assert_eq!(said_with("{egress: 'false'}", rules), CLOSED);
+        for unclear in ["{egres: false}", "false"] {
+            assert_eq!(said_with(unclear, rules), CLOSED_BOTH_WAYS, "{unclear}");
+        }
     }
+    assert_eq!(said_with("{ingress: 'false'}", ""), CLOSED_AT_INGRESS);
 }
 
 #[test]
 fn a_denial_that_cannot_be_read_denies_everything() {
     for rules in ["egressDeny: [{toCIDR: [nowhere]}]", "egressDeni: []", "egressDeny: 1"] {
         assert_eq!(said(&format!("{HEAD}{SELECTOR}  {rules}\n")), DENIED, "{rules}");
+    }
+    for rules in [
+        "ingressDeny: [{fromCIDR: [nowhere]}]",
+        "ingressDeni: []",
+        "ingressDeny: 1",
+    ] {
+        assert_eq!(
+            said(&format!("{HEAD}{SELECTOR}  {rules}\n")),
+            DENIED_AT_INGRESS,
+            "{rules}"
+        );
     }
     let whatever_the_default = format!("{HEAD}{SELECTOR}  enableDefaultDeny: {{egress: false}}\n  egressDeny: [7]\n");
     assert_eq!(said(&whatever_the_default), DENIED);
@@ -139,8 +158,9 @@ fn of_several_specs_each_stands_in_for_itself() {
     assert_eq!(
         said(&format!("{head}{specs}")),
         [
-            "closed-until-mended specs[0].endpointSelector",
-            "closed-until-mended specs[2].endpointSelector!",
+            "closed-until-mended specs[0].endpointSelector egress",
+            "closed-until-mended specs[1].endpointSelector ingress",
+            "closed-until-mended specs[2].endpointSelector egress!",
             "cannot-close specs[3]",
         ]
     );

@@ -1,4 +1,4 @@
-//! Whom a policy selects, and when it closes egress.
+//! Whom a policy selects, and which directions it closes.
 
 use crate::endpoint::keys;
 
@@ -26,7 +26,7 @@ fn a_namespaced_policy_selects_in_its_own_namespace_only() {
 }
 
 #[test]
-fn egress_is_closed_by_rules_and_by_nothing_else() {
+fn a_direction_is_closed_by_its_rules_and_by_nothing_else() {
     for (fields, closes) in [
         ("  ingress: [{}]\n", false),
         ("  ingress: [{}]\n  egress: []\n", false),
@@ -36,9 +36,17 @@ fn egress_is_closed_by_rules_and_by_nothing_else() {
         ("  egress: [{}]\n  enableDefaultDeny: {ingress: false}\n", true),
         ("  enableDefaultDeny: {egress: true}\n", true),
     ] {
-        let spec = spec(fields);
-        assert_eq!(spec.directions.egress.closes, closes, "{fields}");
-        assert!(spec.directions.egress.rules.is_empty(), "{fields}");
+        let egress = spec(fields).directions.egress;
+        assert_eq!(egress.closes, closes, "{fields}");
+        assert!(egress.rules.is_empty(), "{fields}");
+        // The other way round.
+        let swapped = fields
+            .replace("egress", "-")
+            .replace("ingress", "egress")
+            .replace('-', "ingress");
+        let ingress = spec(&swapped).directions.ingress;
+        assert_eq!(ingress.closes, closes, "{swapped}");
+        assert!(ingress.rules.is_empty(), "{swapped}");
     }
 }
 
@@ -49,8 +57,9 @@ fn a_spec_without_any_rule_is_refused_and_closes_whom_it_may_have_been_meant_to_
         ("  egress: []\n", true),
         ("  egress: []\n  egressDeny: []\n  ingress: []\n", true),
         ("  description: nothing but words\n", true),
-        ("  ingress: []\n", false),
+        ("  ingress: []\n", true),
         ("  enableDefaultDeny: {egress: false}\n", false),
+        ("  enableDefaultDeny: {ingress: false}\n", false),
     ] {
         let text = format!("{HEAD}{SELECTOR}{fields}");
         assert_eq!(findings(&text), ["no-rules spec 6"], "{fields}");

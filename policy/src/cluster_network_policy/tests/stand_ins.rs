@@ -48,8 +48,7 @@ fn a_refused_policy_that_only_accepts_closes_nothing() {
     for egress in [
         "egress: [{action: Accept, to: [{networks: [nowhere]}]}]",
         "egress: [{action: Allow, to: [{namespaces: {}}]}]",
-        "ingress: 7",
-        "ingres: []",
+        "ingress: [{action: Accept, from: []}]",
     ] {
         assert_eq!(
             stand_in(&format!("{head}, {egress}}}\n")),
@@ -65,6 +64,31 @@ fn a_refused_policy_that_only_accepts_closes_nothing() {
         "something: 1",
     ] {
         assert!(stand_in(&format!("{head}, {egress}}}\n")).policy.is_some(), "{egress}");
+    }
+}
+
+#[test]
+fn only_the_directions_that_it_may_be_about_are_denied() {
+    let accept = "egress: [{action: Accept, to: [{namespaces: {}}]}]";
+    for (fields, denied) in [
+        ("egress: 7", "egress"),
+        ("eggress: []", "egress"),
+        ("ingress: 7", "ingress"),
+        ("ingres: []", "ingress"),
+        ("ingress: [{action: Deny, from: []}]", "ingress"),
+        (
+            "egress: [{action: Deny, to: []}], ingress: [{action: Accept, from: []}]",
+            "egress",
+        ),
+        ("something: 1", "egress ingress"),
+    ] {
+        let accepting = if fields.contains("egress:") { "" } else { accept };
+        let text = format!("  {{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, {accepting}, {fields}}}\n");
+        let text = text.replace(", ,", ",");
+        let spec = stand_in(&text).policy.unwrap().specs.remove(0);
+        let with_rules = spec.directions.iter().filter(|(_, spec)| !spec.rules.is_empty());
+        let with_rules: Vec<&str> = with_rules.map(|(direction, _)| direction.as_str()).collect();
+        assert_eq!(with_rules.join(" "), denied, "{fields}");
     }
 }
 

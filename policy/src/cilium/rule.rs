@@ -1,6 +1,7 @@
-//! One rule under `egress` or `egressDeny`: peers, crossed with ports.
+//! One rule of one of the four lists: peers, crossed with ports.
 
 use crate::diagnostic_report::DiagnosticReport;
+use crate::direction::Direction;
 use crate::peer_selector::{ObjectSelector, PeerSelector};
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyId;
@@ -10,33 +11,34 @@ use crate::zone::Zone;
 
 use super::peers;
 use super::port::PortNames;
-use super::side::Side;
 use super::to_ports;
+use super::written_list::{Side, WrittenList};
 
 /// Reads one rule; `None` when it neither opens nor denies anything (`{}`).
 pub(super) fn read(
     rule: &DocumentNode<'_>,
-    side: Side,
+    list: WrittenList,
     policy: &PolicyId,
     report: &mut DiagnosticReport<'_>,
 ) -> Option<PolicyRule> {
-    let destinations = peers::read(rule, side, policy, report);
+    let WrittenList { direction, side } = list;
+    let selected = peers::read(rule, list, policy, report);
     let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
-    let condition = unenforced_condition(rule, side, report);
-    // As in Cilium, a rule without destinations and ports decides nothing. It counts only as an
-    // item of the list: `egress: [{}]` closes egress.
-    if destinations.is_none() && !has_ports {
+    let condition = unenforced_condition(rule, list, report);
+    // As in Cilium, a rule without peers and ports decides nothing. It counts only as an item of
+    // the list: `egress: [{}]` closes egress.
+    if selected.is_none() && !has_ports {
         if let Some(path) = condition {
             report
                 .unenforced(
                     &path,
                     "this condition on what other rules let through is not checked yet, and this rule says nothing else",
                 )
-                .suggest("say in each rule which destinations are meant");
+                .suggest(format!("say in each rule which {}s are meant", direction.peer()));
         }
         return None;
     }
-    let mut peers = destinations.unwrap_or_else(|| PeerSelector::Prefixes(prefix::everything(Zone::Anywhere)));
+    let mut peers = selected.unwrap_or_else(|| PeerSelector::Prefixes(prefix::everything(Zone::Anywhere)));
     if let Some(path) = condition {
         report.unenforced(
             &path,
@@ -49,7 +51,7 @@ pub(super) fn read(
             peers = PeerSelector::Unresolved;
         }
     }
-    let ports = to_ports::read(rule, side, port_names(&peers), report);
+    let ports = to_ports::read(rule, list, port_names(direction, &peers), report);
     if matches!(peers, PeerSelector::Names(_) | PeerSelector::Prefixes(_)) && peers.single_hosts().is_none() {
         for (path, dns) in &ports.dns {
             let reason = format!(
@@ -76,11 +78,19 @@ pub(super) fn read(
 }
 
 /// The path of a field that narrows the rule in a way that is not enforced.
-fn unenforced_condition(rule: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'_>) -> Option<String> {
-    if let Some(node) = rule.get("toRequires").filter(|node| !node.is_empty_list()) {
+fn unenforced_condition(
+    rule: &DocumentNode<'_>,
+    list: WrittenList,
+    report: &mut DiagnosticReport<'_>,
+) -> Option<String> {
+    let requires = match list.direction {
+        Direction::Egress => "toRequires",
+        Direction::Ingress => "fromRequires",
+    };
+    if let Some(node) = rule.get(requires).filter(|node| !node.is_empty_list()) {
         return Some(node.path);
     }
-    let node = rule.get("authentication").filter(|_| side == Side::Allow)?;
+    let node = rule.get("authentication").filter(|_| list.side == Side::Allow)?;
     match node.text("mode") {
         // Nothing authenticates here, so that this asks for nothing.
         Some("disabled") => None,
@@ -97,11 +107,13 @@ fn unenforced_condition(rule: &DocumentNode<'_>, side: Side, report: &mut Diagno
     }
 }
 
-/// Where the names of this rule's ports are looked up. Outside the cluster a name can only be
-/// IANA's; inside, a container gives it.
-fn port_names(peers: &PeerSelector) -> PortNames {
+/// Where the names of this rule's ports are looked up. At ingress the ports are those of the
+/// endpoint that the policy selects, and its containers name them. At egress they are the
+/// destination's: outside the cluster a name can only be IANA's; inside, a container gives it.
+fn port_names(direction: Direction, peers: &PeerSelector) -> PortNames {
     match peers {
         PeerSelector::Unresolved => PortNames::Irrelevant,
+        _ if direction == Direction::Ingress => PortNames::Containers,
         PeerSelector::Names(_) => PortNames::Iana,
         PeerSelector::Prefixes(prefixes) if prefixes.iter().all(|(zone, _)| *zone == Zone::World) => PortNames::Iana,
         PeerSelector::Objects(selectors) if selectors.iter().all(ObjectSelector::is_outside) => PortNames::Iana,
