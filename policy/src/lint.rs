@@ -16,6 +16,7 @@ mod priorities;
 mod selection;
 mod selector_index;
 mod shadows;
+mod sources;
 mod subjects;
 mod written_names;
 
@@ -44,9 +45,10 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
         names::of_one(&node, &mut report);
         ports::to_anywhere(&node, policy.id.kind, &mut report);
         encrypted_dns::left_open(spec, &mut report);
+        sources::own_node_denied(spec, &mut report);
         shadows::of_one(spec, &mut budget, &mut report);
     }
-    subjects::without_effect(document, policy, &mut report);
+    subjects::without_effect(policy, &mut report);
     report.finish()
 }
 
@@ -75,6 +77,7 @@ pub fn across(policies: &[(&Document, &Policy)], cluster: &ClusterContext<'_>) -
         ports::unknown_names(linted, &context.selection, report);
         ports::of_services(linted, &context.selection, report);
         networks.are_met_by(linted, report);
+        sources::behind_services(linted, cluster, &context.selection, report);
     }
     reports.into_iter().map(DiagnosticReport::finish).collect()
 }

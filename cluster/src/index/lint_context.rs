@@ -24,8 +24,22 @@ impl Cluster {
                 .iter()
                 .map(|(key, service)| (key.clone(), ports(service)))
                 .collect(),
+            masquerading: self
+                .services
+                .iter()
+                .filter(|(_, service)| hides_clients(service))
+                .map(|(key, _)| key.clone())
+                .collect(),
         }
     }
+}
+
+/// Whether nodes without a Pod of a Service forward to it what comes from outside.
+fn hides_clients(service: &Service) -> bool {
+    service.spec.as_ref().is_some_and(|spec| {
+        let is_reached_from_outside = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+        is_reached_from_outside && spec.external_traffic_policy.as_deref() != Some("Local")
+    })
 }
 
 fn ports(service: &Service) -> Vec<ServicePortMapping> {

@@ -1,7 +1,7 @@
 //! The objects that policies are compared with.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -17,6 +17,10 @@ pub struct ClusterContext<'a> {
     pub pod_ranges: Vec<IpNet>,
     /// The ports of each Service, by its namespace and name.
     pub service_ports: BTreeMap<(String, String), Vec<ServicePortMapping>>,
+    /// The Services, by namespace and name, to which every node forwards what comes to it from
+    /// outside: a Pod of theirs sees another node as the source (NodePort and LoadBalancer without
+    /// `externalTrafficPolicy: Local`).
+    pub masquerading: BTreeSet<(String, String)>,
 }
 
 /// A port of a Service, and the port of its backends that it leads to.

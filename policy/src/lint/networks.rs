@@ -15,7 +15,7 @@ use crate::shape::DocumentNode;
 
 use super::cluster_context::ClusterContext;
 use super::context::LintedSpec;
-use super::peers::written_rule;
+use super::peers::{PEER_LISTS, written_rule};
 
 /// Addresses and ranges of the cluster.
 pub(super) struct IndexedNetworks {
@@ -48,12 +48,15 @@ impl IndexedNetworks {
     /// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the
     /// others they are.
     pub(super) fn are_met_by(&self, linted: &LintedSpec<'_>, report: &mut DiagnosticReport<'_>) {
+        let directions = linted.spec.directions.iter();
+        directions.for_each(|(_, spec)| self.are_met_in(linted, &spec.rules, report));
+    }
+
+    fn are_met_in(&self, linted: &LintedSpec<'_>, rules: &[PolicyRule], report: &mut DiagnosticReport<'_>) {
         let mut with_pods = true;
         let mut said = Vec::new();
-        for (index, rule) in linted.spec.directions.egress.rules.iter().enumerate() {
-            let before = index
-                .checked_sub(1)
-                .map(|before| &linted.spec.directions.egress.rules[before]);
+        for (index, rule) in rules.iter().enumerate() {
+            let before = index.checked_sub(1).map(|before| &rules[before]);
             with_pods &= linted.spec.tier == Tier::Network || !before.is_some_and(decides_pods);
             let Some(written) = written_rule(&linted.node, rule) else {
                 continue;
@@ -122,7 +125,10 @@ impl IndexedNetworks {
                         &block.node.path,
                         format!("it holds {whose}: in this kind a CIDR means only what is outside the cluster, so these are not {verb}"),
                     )
-                    .suggest("add `toEndpoints` or `toEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `toCIDRSet` and `except` to say that they are not");
+                    .suggest(match block.is_source {
+                        false => "add `toEndpoints` or `toEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `toCIDRSet` and `except` to say that they are not",
+                        true => "add `fromEndpoints` or `fromEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `fromCIDRSet` and `except` to say that they are not",
+                    });
             } else {
                 let suggestion = match kind {
                     PolicyKind::NetworkPolicy => {
@@ -145,7 +151,10 @@ impl IndexedNetworks {
                     &block.node.path,
                     format!("it lies inside {}: in this kind a CIDR means only what is outside the cluster, so nothing is {verb}", part.name),
                 )
-                .suggest("select Pods with `toEndpoints`, Services with `toServices`, Nodes with `toNodes`, the API server with `toEntities: [kube-apiserver]`");
+                .suggest(match block.is_source {
+                    false => "select Pods with `toEndpoints`, Services with `toServices`, Nodes with `toNodes`, the API server with `toEntities: [kube-apiserver]`",
+                    true => "select Pods with `fromEndpoints`, Nodes with `fromNodes`, the API server with `fromEntities: [kube-apiserver]`",
+                });
         }
     }
 }
@@ -161,10 +170,12 @@ fn decides_pods(rule: &PolicyRule) -> bool {
 }
 
 /// A prefix as it was written, with its holes.
-struct Block<'a> {
-    node: DocumentNode<'a>,
-    whole: IpNet,
+pub(super) struct Block<'a> {
+    pub(super) node: DocumentNode<'a>,
+    pub(super) whole: IpNet,
     except: Vec<IpNet>,
+    /// Whether it is about where traffic comes from.
+    is_source: bool,
 }
 
 impl Block<'_> {
@@ -173,13 +184,16 @@ impl Block<'_> {
     }
 }
 
-fn blocks<'a>(rule: &DocumentNode<'a>) -> Vec<Block<'a>> {
+/// The prefixes of a rule.
+pub(super) fn blocks<'a>(rule: &DocumentNode<'a>) -> Vec<Block<'a>> {
+    let is_source = rule.fields().any(|(field, _)| field.starts_with("from"));
     let plain = |node: DocumentNode<'a>| {
         let whole = read(&node)?;
         Some(Block {
             node,
             whole,
             except: Vec::new(),
+            is_source,
         })
     };
     let with_holes = |node: DocumentNode<'a>| {
@@ -189,9 +203,10 @@ fn blocks<'a>(rule: &DocumentNode<'a>) -> Vec<Block<'a>> {
             ..plain(node.get("cidr")?)?
         })
     };
-    let mut blocks: Vec<_> = rule.list("toCIDR").into_iter().filter_map(plain).collect();
-    blocks.extend(rule.list("toCIDRSet").into_iter().filter_map(with_holes));
-    for peer in rule.list("to") {
+    let list = |field| rule.list(field).into_iter();
+    let mut blocks: Vec<_> = list("toCIDR").chain(list("fromCIDR")).filter_map(plain).collect();
+    blocks.extend(list("toCIDRSet").chain(list("fromCIDRSet")).filter_map(with_holes));
+    for peer in PEER_LISTS.into_iter().flat_map(list) {
         blocks.extend(peer.get("ipBlock").and_then(with_holes));
         blocks.extend(peer.list("networks").into_iter().filter_map(plain));
     }

@@ -1,4 +1,4 @@
-//! Destinations that are wider than they look, or nothing.
+//! Peers that are wider than they look, or nothing.
 
 use crate::diagnostic_report::DiagnosticReport;
 use crate::inventory::Inventory;
@@ -14,7 +14,7 @@ use super::selection::Selection;
 use super::subjects::{is_empty_selector, no_pods};
 
 /// The lists of peers in Cilium's kinds.
-const CILIUM_LISTS: [&str; 7] = [
+const CILIUM_LISTS: [&str; 12] = [
     "toFQDNs",
     "toCIDR",
     "toCIDRSet",
@@ -22,7 +22,18 @@ const CILIUM_LISTS: [&str; 7] = [
     "toEndpoints",
     "toServices",
     "toNodes",
+    "fromCIDR",
+    "fromCIDRSet",
+    "fromEntities",
+    "fromEndpoints",
+    "fromNodes",
 ];
+
+/// The lists of rules in all kinds.
+const RULE_LISTS: [&str; 4] = ["egress", "egressDeny", "ingress", "ingressDeny"];
+
+/// The lists of peers in kinds other than Cilium's.
+pub(super) const PEER_LISTS: [&str; 2] = ["to", "from"];
 
 /// Lists without entries, and selectors that ask for nothing.
 pub(super) fn empty(
@@ -31,12 +42,12 @@ pub(super) fn empty(
     meaning: &PolicySpec,
     report: &mut DiagnosticReport<'_>,
 ) {
-    for list in ["egress", "egressDeny"] {
+    for list in RULE_LISTS {
         for rule in spec.list(list) {
             empty_lists(&rule, kind, report);
         }
     }
-    for rule in meaning.directions.egress.rules_that(Action::Allow) {
+    for rule in meaning.rules().filter(|rule| rule.action == Action::Allow) {
         // With ports or DNS rules, that any Pod is meant is plausible: the cluster's DNS may be
         // anywhere.
         let is_open = rule.ports == crate::PortSet::All && rule.dns.is_empty();
@@ -48,7 +59,7 @@ pub(super) fn empty(
 
 fn empty_lists(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut DiagnosticReport<'_>) {
     let lists = match kind {
-        PolicyKind::NetworkPolicy => ["to"].as_slice(),
+        PolicyKind::NetworkPolicy => PEER_LISTS.as_slice(),
         PolicyKind::ClusterNetworkPolicy => return,
         _ => &CILIUM_LISTS,
     };
@@ -59,13 +70,17 @@ fn empty_lists(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut Diagnosti
     }
     for node in nodes() {
         let (reason, suggestion) = match kind {
+            PolicyKind::NetworkPolicy if node.path.ends_with("from") => (
+                "an empty list stands for every source, as if it were not there",
+                "leave it out if that is meant; leave the rule out to close ingress",
+            ),
             PolicyKind::NetworkPolicy => (
                 "an empty list stands for every destination, as if it were not there",
                 "leave it out if that is meant; write `policyTypes: [Egress]` without the rule to close egress",
             ),
             _ => (
                 "an empty list selects nothing, so the rule has no effect",
-                "leave the list out if every destination is meant",
+                "leave the list out if every peer is meant",
             ),
         };
         report
@@ -88,17 +103,19 @@ fn empty_selectors(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut Diagn
         "every Pod of every namespace",
         "every Pod of the policy's own namespace",
     );
-    for entry in rule.list("toEndpoints").iter().filter(|entry| is_empty_selector(entry)) {
+    let endpoints = [rule.list("toEndpoints"), rule.list("fromEndpoints")].concat();
+    for entry in endpoints.iter().filter(|entry| is_empty_selector(entry)) {
         let whom = match kind {
             PolicyKind::CiliumNetworkPolicy => neighbours,
             _ => everyone,
         };
         say(entry, whom);
     }
-    for entry in rule.list("toNodes").iter().filter(|entry| is_empty_selector(entry)) {
+    let nodes = [rule.list("toNodes"), rule.list("fromNodes")].concat();
+    for entry in nodes.iter().filter(|entry| is_empty_selector(entry)) {
         say(entry, "every Node");
     }
-    for peer in rule.list("to") {
+    for peer in PEER_LISTS.into_iter().flat_map(|list| rule.list(list)) {
         let empty = |field| peer.get(field).filter(is_empty_selector);
         let (pods, namespaces) = (peer.get("podSelector"), peer.get("namespaceSelector"));
         match (empty("podSelector"), empty("namespaceSelector")) {
@@ -129,7 +146,7 @@ pub(super) fn select_nothing(
     selection: &Selection<'_>,
     report: &mut DiagnosticReport<'_>,
 ) {
-    for rule in &linted.spec.directions.egress.rules {
+    for rule in linted.spec.rules() {
         let PeerSelector::Objects(selectors) = &rule.peers else {
             continue;
         };
@@ -218,7 +235,7 @@ pub(super) fn written_rule<'a>(spec: &DocumentNode<'a>, rule: &PolicyRule) -> Op
 fn entries(rule: &DocumentNode<'_>) -> Vec<String> {
     let lists = CILIUM_LISTS.iter().map(|list| rule.list(list));
     let mut paths: Vec<String> = lists.flatten().map(|entry| entry.path).collect();
-    for peer in rule.list("to") {
+    for peer in PEER_LISTS.into_iter().flat_map(|list| rule.list(list)) {
         if peer.get("domainNames").is_some() {
             continue;
         }

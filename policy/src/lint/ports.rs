@@ -2,6 +2,7 @@
 
 use crate::diagnostic::closest;
 use crate::diagnostic_report::DiagnosticReport;
+use crate::direction::Direction;
 use crate::inventory::InventoryService;
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyKind;
@@ -48,17 +49,30 @@ pub(super) fn to_anywhere(spec: &DocumentNode<'_>, kind: PolicyKind, report: &mu
     }
 }
 
-/// Names of ports that no container among the destinations gives.
+/// The Pods whose ports a rule speaks of: the destinations, or at ingress those that the policy
+/// selects.
+fn receivers(
+    direction: Direction,
+    rule: &PolicyRule,
+    linted: &LintedSpec<'_>,
+    selection: &Selection<'_>,
+) -> SelectedPods {
+    match direction {
+        Direction::Egress => selection.pods_of(&rule.peers),
+        Direction::Ingress => SelectedPods::Some(linted.pods.clone()),
+    }
+}
+
+/// The rules of both directions, each with its direction.
+fn rules<'a>(linted: &LintedSpec<'a>) -> impl Iterator<Item = (Direction, &'a PolicyRule)> + use<'a> {
+    let directions = linted.spec.directions.iter();
+    directions.flat_map(|(direction, spec)| spec.rules.iter().map(move |rule| (direction, rule)))
+}
+
+/// Names of ports that no container among the receivers gives.
 pub(super) fn unknown_names(linted: &LintedSpec<'_>, selection: &Selection<'_>, report: &mut DiagnosticReport<'_>) {
-    for rule in linted
-        .spec
-        .directions
-        .egress
-        .rules
-        .iter()
-        .filter(|rule| !rule.named.is_empty())
-    {
-        let pods = selection.pods_of(&rule.peers);
+    for (direction, rule) in rules(linted).filter(|(_, rule)| !rule.named.is_empty()) {
+        let pods = receivers(direction, rule, linted, selection);
         // Where there are none, that is what is to be said.
         let is_none = match &pods {
             SelectedPods::Every => selection.pods().is_empty(),
@@ -76,8 +90,12 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, selection: &Selection<'_>, 
                 continue;
             }
             let protocols: Vec<String> = named.protocols.iter().map(Protocol::to_string).collect();
+            let whose = match direction {
+                Direction::Egress => "the destinations",
+                Direction::Ingress => "the Pods that the policy selects",
+            };
             let reason = format!(
-                "no container of the destinations has a port with the name {:?} of {}",
+                "no container of {whose} has a port with the name {:?} of {}",
                 named.name,
                 protocols.join(", ")
             );
@@ -95,13 +113,16 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, selection: &Selection<'_>, 
 
 /// Ports at which a service listens and its Pods do not: rules see packets on their way to a Pod.
 pub(super) fn of_services(linted: &LintedSpec<'_>, selection: &Selection<'_>, report: &mut DiagnosticReport<'_>) {
-    for rule in linted.spec.directions.egress.rules_that(Action::Allow) {
+    for (direction, rule) in rules(linted).filter(|(_, rule)| rule.action == Action::Allow) {
         let PortSet::Ranges(ranges) = &rule.ports else { continue };
         let mut single = ranges.iter().filter(|range| range.is_single()).peekable();
         if single.peek().is_none() {
             continue;
         }
-        let known = selection.service_ports_of(&rule.peers);
+        let known = match direction {
+            Direction::Egress => selection.service_ports_of(&rule.peers),
+            Direction::Ingress => selection.service_ports_before(&linted.pods),
+        };
         for range in single {
             let of_protocol = || known.iter().filter(|port| port.mapping.protocol == range.protocol);
             if of_protocol().any(|port| port.targets.contains(&range.first)) {

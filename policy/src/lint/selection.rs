@@ -144,10 +144,35 @@ impl<'i> Selection<'i> {
             }
             SelectedPods::Some(pods) => meant.extend(pods.iter().flat_map(|pod| &self.services_of_pod[*pod])),
         }
-        let ports = meant
+        self.ports_of(&meant)
+    }
+
+    /// The ports of the Services behind which some Pods stand.
+    pub(super) fn service_ports_before(&self, pods: &[usize]) -> Vec<&SelectedServicePort<'i>> {
+        self.ports_of(
+            &pods
+                .iter()
+                .flat_map(|pod| &self.services_of_pod[*pod])
+                .copied()
+                .collect(),
+        )
+    }
+
+    fn ports_of(&self, services: &BTreeSet<usize>) -> Vec<&SelectedServicePort<'i>> {
+        let ports = services
             .iter()
             .filter_map(|service| self.services[*service].ports.as_ref());
         ports.flatten().collect()
+    }
+
+    /// The Services behind which some Pods stand.
+    pub(super) fn services_before(&self, pods: &[usize]) -> impl Iterator<Item = &'i InventoryService> {
+        let services: BTreeSet<usize> = pods
+            .iter()
+            .flat_map(|pod| &self.services_of_pod[*pod])
+            .copied()
+            .collect();
+        services.into_iter().map(|service| self.services[service].service)
     }
 
     fn matching(&self, selector: &ServiceSelector) -> Vec<usize> {

@@ -1,8 +1,9 @@
 //! Rules without effect, because others decide all traffic that they match.
 
 use crate::diagnostic_report::DiagnosticReport;
+use crate::direction::PerDirection;
 use crate::peer_selector::PeerSelector;
-use crate::policy::{Action, PolicyRule, PolicySpec, Tier};
+use crate::policy::{Action, DirectionSpec, PolicyRule, PolicySpec, Tier};
 
 use super::containment::{cost, rule_in};
 use super::context::{LintContext, LintedSpec};
@@ -38,17 +39,23 @@ impl ComparisonBudget {
 
 /// Warns of rules that another rule of the same spec makes superfluous.
 pub(super) fn of_one(spec: &PolicySpec, budget: &mut ComparisonBudget, report: &mut DiagnosticReport<'_>) {
-    if spec.tier != Tier::Network {
+    for (_, spec) in spec.directions.iter().filter(|_| spec.tier != Tier::Network) {
         let rules = WrittenRule::of(spec);
         for (index, rule) in rules.iter().enumerate() {
             if let Some(earlier) = rule.decided_by(&rules[..index], budget) {
                 report_shadowed(rule, earlier.path, "", earlier.action(), report);
             }
         }
-        return;
     }
-    let denials: Vec<_> = spec.directions.egress.rules_that(Action::Deny).collect();
-    let allowances: Vec<_> = spec.directions.egress.rules_that(Action::Allow).collect();
+    for (_, spec) in spec.directions.iter().filter(|_| spec.tier == Tier::Network) {
+        in_tier_network(spec, budget, report);
+    }
+}
+
+/// In tier Network rules add up, and denials win.
+fn in_tier_network(spec: &DirectionSpec, budget: &mut ComparisonBudget, report: &mut DiagnosticReport<'_>) {
+    let denials: Vec<_> = spec.rules_that(Action::Deny).collect();
+    let allowances: Vec<_> = spec.rules_that(Action::Allow).collect();
     for rules in [&allowances, &denials] {
         for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| has_effect(rule)) {
             let mut others = rules.iter().enumerate();
@@ -87,15 +94,20 @@ pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport
     let mut linted: Vec<&LintedSpec<'_>> = context.specs.iter().collect();
     linted.retain(|linted| linted.spec.tier != Tier::Network && !linted.is_audited);
     linted.sort_by_key(|linted| (linted.spec.tier, linted.id));
-    let rules: Vec<_> = linted.iter().map(|linted| WrittenRule::of(linted.spec)).collect();
+    let rules: Vec<PerDirection<Vec<WrittenRule<'_>>>> = linted
+        .iter()
+        .map(|linted| PerDirection::from_fn(|direction| WrittenRule::of(&linted.spec.directions[direction])))
+        .collect();
     let subjects = SelectorIndex::new(linted.iter().map(|linted| &linted.spec.subject));
     for (index, later) in linted.iter().enumerate() {
         let mut before = subjects.containing(&later.spec.subject);
         before.retain(|earlier| *earlier < index && is_admin(linted[*earlier]) == is_admin(later));
-        for rule in &rules[index] {
+        let of_both = rules[index].iter();
+        for (direction, rule) in of_both.flat_map(|(direction, rules)| rules.iter().map(move |rule| (direction, rule)))
+        {
             let mut before = before.iter().copied();
             let found = before.find_map(|earlier| {
-                let by = rule.decided_by(&rules[earlier], &mut budget)?;
+                let by = rule.decided_by(&rules[earlier][direction], &mut budget)?;
                 Some((linted[earlier], by))
             });
             if let Some((earlier, by)) = found {
@@ -118,9 +130,9 @@ struct WrittenRule<'a> {
 }
 
 impl<'a> WrittenRule<'a> {
-    fn of(spec: &'a PolicySpec) -> Vec<Self> {
+    fn of(spec: &'a DirectionSpec) -> Vec<Self> {
         let mut rules: Vec<Self> = Vec::new();
-        for rule in &spec.directions.egress.rules {
+        for rule in &spec.rules {
             let path = path_of(&rule.origin);
             match rules.last_mut().filter(|last| last.path == path) {
                 Some(last) => last.parts.push(rule),

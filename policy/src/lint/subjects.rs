@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::diagnostic::closest;
 use crate::diagnostic_report::DiagnosticReport;
-use crate::document::Document;
+use crate::direction::Direction;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{Action, Policy, PolicyRule, PolicySpec};
+use crate::policy::{Action, DirectionSpec, Policy, PolicyRule, PolicySpec};
 use crate::policy_id::PolicyKind;
 use crate::ports::PortSet;
 use crate::shape::DocumentNode;
@@ -15,19 +15,11 @@ use crate::shape::DocumentNode;
 use super::containment::everywhere;
 use super::context::LintedSpec;
 use super::selection::{LintedPods, Selection};
-use super::specs;
 
 /// A policy that is valid, and does nothing at all.
-pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut DiagnosticReport<'_>) {
-    let does_nothing = |spec: &PolicySpec| !spec.directions.egress.says_anything();
-    let speaks_of_ingress = |(node, _): (DocumentNode<'_>, _)| {
-        let lists = ["ingress", "ingressDeny"];
-        lists.iter().any(|field| !node.list(field).is_empty())
-    };
-    if policy.specs.is_empty()
-        || !policy.specs.iter().all(does_nothing)
-        || specs(document, policy).any(speaks_of_ingress)
-    {
+pub(super) fn without_effect(policy: &Policy, report: &mut DiagnosticReport<'_>) {
+    let does_nothing = |spec: &PolicySpec| !spec.directions.iter().any(|(_, spec)| spec.says_anything());
+    if policy.specs.is_empty() || !policy.specs.iter().all(does_nothing) {
         return;
     }
     report
@@ -48,7 +40,8 @@ pub(super) fn selects_all(
     report: &mut DiagnosticReport<'_>,
 ) {
     let denies_all = |rule: &PolicyRule| everywhere(&rule.peers) && rule.ports == PortSet::All;
-    if !meaning.directions.egress.closes && !meaning.directions.egress.rules_that(Action::Deny).any(denies_all) {
+    let closes = |spec: &DirectionSpec| spec.closes || spec.rules_that(Action::Deny).any(denies_all);
+    if !meaning.directions.iter().any(|(_, spec)| closes(spec)) {
         return;
     }
     let suggestion = match kind {
@@ -94,22 +87,29 @@ pub(super) fn empty_rules(spec: &DocumentNode<'_>, report: &mut DiagnosticReport
     if spec.get("endpointSelector").is_none() {
         return;
     }
-    for list in ["egress", "egressDeny"] {
-        if let Some(node) = spec.get(list).filter(DocumentNode::is_empty_list) {
-            report
-                .warning(
-                    "empty-rule-list",
-                    &node.path,
-                    "an empty list has no effect: it does not close egress",
-                )
-                .suggest("write `egress: [{}]` to close egress, or leave it out");
+    for (direction, lists, everything) in [
+        (Direction::Egress, ["egress", "egressDeny"], "toEntities"),
+        (Direction::Ingress, ["ingress", "ingressDeny"], "fromEntities"),
+    ] {
+        for list in lists {
+            if let Some(node) = spec.get(list).filter(DocumentNode::is_empty_list) {
+                report
+                    .warning(
+                        "empty-rule-list",
+                        &node.path,
+                        format!("an empty list has no effect: it does not close {direction}"),
+                    )
+                    .suggest(format!(
+                        "write `{direction}: [{{}}]` to close {direction}, or leave it out"
+                    ));
+            }
         }
-    }
-    for rule in spec.list("egressDeny") {
-        if rule.fields().next().is_none() {
-            report
-                .warning("empty-deny-rule", &rule.path, "an empty rule denies nothing")
-                .suggest("write `toEntities: [all]` to deny everything");
+        for rule in spec.list(lists[1]) {
+            if rule.fields().next().is_none() {
+                report
+                    .warning("empty-deny-rule", &rule.path, "an empty rule denies nothing")
+                    .suggest(format!("write `{everything}: [all]` to deny everything"));
+            }
         }
     }
 }

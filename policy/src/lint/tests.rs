@@ -1,5 +1,6 @@
 mod encrypted_dns;
 mod shadows;
+mod sources;
 mod surroundings;
 
 use std::borrow::Cow;
@@ -221,7 +222,11 @@ fn a_policy_that_does_nothing_is_found() {
         in_spec("  enableDefaultDeny: {egress: false}\n  egress: [{}]\n"),
         ["no-effect spec"]
     );
-    assert_eq!(in_spec("  ingress: [{}]\n"), [""; 0]);
+    assert_eq!(in_spec("  ingress: [{}]\n"), [""; 0], "it closes");
+    assert_eq!(
+        in_spec("  enableDefaultDeny: {ingress: false}\n  ingress: [{}]\n"),
+        ["no-effect spec"]
+    );
     assert_eq!(in_spec("  egress: [{}]\n"), [""; 0], "it closes");
 }
 
@@ -232,6 +237,10 @@ fn rules_without_effect_are_found() {
         ["empty-rule-list spec.egress"]
     );
     assert_eq!(in_spec("  egressDeny: [{}]\n"), ["empty-deny-rule spec.egressDeny[0]"]);
+    assert_eq!(
+        in_spec("  ingress: []\n  ingressDeny: [{}]\n"),
+        ["empty-rule-list spec.ingress", "empty-deny-rule spec.ingressDeny[0]"]
+    );
 }
 
 #[test]
@@ -413,6 +422,7 @@ fn every_code_of_a_lint_is_explained() {
         include_str!("ports.rs"),
         include_str!("priorities.rs"),
         include_str!("shadows.rs"),
+        include_str!("sources.rs"),
         include_str!("subjects.rs"),
     ];
     let in_source = sources.iter().flat_map(|source| code.captures_iter(source));

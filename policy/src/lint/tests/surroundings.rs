@@ -125,7 +125,7 @@ fn services_and_groups_that_are_not_there_are_found() {
     assert_eq!(findings_across(&[&policy], &cluster(inventory)), NO_FINDINGS);
 }
 
-fn service(name: &str, namespace: &str) -> InventoryService {
+pub(super) fn service(name: &str, namespace: &str) -> InventoryService {
     InventoryService {
         namespace: namespace.into(),
         name: name.into(),
