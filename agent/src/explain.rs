@@ -1,13 +1,14 @@
-//! Why a pod may reach a destination, or why not: what `namegate explain` prints. Pure.
+//! Why a connection is let through, or why not: what `namegate explain` prints. Pure.
 //!
-//! [`policy::explain`] tells which rule decides for one address. Here a person's question becomes
-//! such questions: a name has addresses, which the ledger knows, and a Service's name has those of
-//! its backends.
+//! [`policy::explain`] tells which rule decides for one endpoint, direction and address. Here a
+//! person's question becomes such questions: a name has addresses, which the ledger knows, a
+//! Service's name has those of its backends, and both ends of a connection decide.
 
+mod ends;
 mod offline;
+mod parts;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use api::{AddressAnswer, ExplainAnswer, ExplainVerdict};
@@ -15,32 +16,23 @@ use clock::Time;
 use fqdn_cache::{Ledger, Teacher};
 use names::Name;
 use policy::address::{Teachable, ZoneMap};
-use policy::explain::{
-    Decision, ExplainContext, ExplainOutcome, Explanation, KnownName, KnownPeer, LeaseState, Matched, explain,
-};
+use policy::explain::{KnownName, KnownPeer, LeaseState};
 use policy::labels::LabelSelector;
-use policy::{Endpoint, EndpointId, ObjectSelector, Origin, Protocol, ServiceSelector};
+use policy::{Endpoint, Inventory, ObjectSelector, Policy, Protocol, ServiceSelector};
 
+pub use ends::{ExplainRequest, ExplainSource, ExplainTarget, Sender, traffic};
 pub use offline::{OfflineError, answer_offline};
+use parts::{part, shown_port};
 
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExplainRequest {
-    /// The destination.
-    pub to: ExplainTarget,
-    /// Port, or type of ICMP message; `None`: any.
-    pub traffic: Option<(Protocol, u16)>,
-}
-
-/// A destination, as a person names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExplainTarget {
-    /// A name, with the addresses that its leases hold.
-    Name(Name),
-    /// An address, with the names that hold it.
-    Address(IpAddr),
-    /// A Pod, with all its addresses.
-    Pod(EndpointId),
+/// What is explained.
+#[derive(Debug, Clone, Copy)]
+pub struct ExplainScene<'a> {
+    /// Who opens the connection.
+    pub from: &'a Sender,
+    /// All policies.
+    pub policies: &'a [&'a Policy],
+    /// Every object that rules may speak of.
+    pub inventory: &'a Inventory,
 }
 
 /// What the node knows; without an agent, nothing.
@@ -56,15 +48,17 @@ pub struct NodeKnowledge<'a> {
     pub cluster_domain: &'a Name,
     /// Where lookups of governed pods are intercepted and answered, whatever rules say.
     pub resolvers: &'a BTreeSet<SocketAddr>,
-    /// The pods that can be named as a destination.
+    /// The pods that can be named.
     pub pods: &'a [Endpoint],
+    /// Whether what comes from the receiver's own node passes, whatever its ingress rules say.
+    pub own_node_passes: bool,
     /// What the name that is asked about was answered to this pod with of late, and what names may
     /// open.
     pub seen: Option<(&'a [IpAddr], &'a Teachable)>,
 }
 
 /// Answers a question.
-pub fn answer(asked: &ExplainRequest, scene: ExplainContext<'_>, known: NodeKnowledge<'_>) -> ExplainAnswer {
+pub fn answer(asked: &ExplainRequest, scene: ExplainScene<'_>, known: NodeKnowledge<'_>) -> ExplainAnswer {
     let mut remarks = Vec::new();
     let towards = match &asked.to {
         ExplainTarget::Address(address) if known.answers(*address, asked.traffic) => {
@@ -94,19 +88,19 @@ pub fn answer(asked: &ExplainRequest, scene: ExplainContext<'_>, known: NodeKnow
             known.name(name, asked.traffic, scene)
         }
     };
-    let parts: Vec<AddressAnswer> = towards
-        .iter()
-        .map(|towards| match known.without_rules(towards, scene) {
-            Some(reason) => without_rules(towards, reason),
-            None => part(towards, &explain(scene, towards)),
-        })
-        .collect();
+    if scene.from.endpoint.is_none() {
+        remarks.push(format!(
+            "{} counts as the source that the pod's node sees; what another node has forwarded (NodePort, load balancers) may come with that node's address",
+            asked.from
+        ));
+    }
+    let parts: Vec<AddressAnswer> = towards.iter().map(|towards| part(towards, scene, known)).collect();
     let verdict = [ExplainVerdict::Allowed, ExplainVerdict::Audited]
         .into_iter()
         .find(|verdict| parts.iter().any(|part| part.verdict == *verdict));
     ExplainAnswer {
         verdict: verdict.unwrap_or(ExplainVerdict::Denied),
-        from: scene.endpoint.id.to_string(),
+        from: asked.from.to_string(),
         to: asked.to.to_string(),
         port: shown_port(asked.traffic),
         lookup: None,
@@ -117,7 +111,7 @@ pub fn answer(asked: &ExplainRequest, scene: ExplainContext<'_>, known: NodeKnow
 
 /// The Service with this address, and where connections to it end. Rules are asked after the
 /// translation; without backends there is none.
-fn service_at(address: IpAddr, scene: ExplainContext<'_>) -> Option<(String, Vec<IpAddr>)> {
+fn service_at(address: IpAddr, scene: ExplainScene<'_>) -> Option<(String, Vec<IpAddr>)> {
     let service = scene
         .inventory
         .services
@@ -128,15 +122,15 @@ fn service_at(address: IpAddr, scene: ExplainContext<'_>) -> Option<(String, Vec
 }
 
 /// Whether a packet to this address stays in the pod that sends it.
-fn is_own(address: IpAddr, endpoint: &Endpoint) -> bool {
-    address.is_loopback() || endpoint.addresses.contains(&address)
+fn is_own(address: IpAddr, from: &Sender) -> bool {
+    address.is_loopback() || from.addresses.contains(&address)
 }
 
 impl NodeKnowledge<'_> {
     /// Why a packet passes that no rule is asked about.
-    fn without_rules(self, towards: &KnownPeer, scene: ExplainContext<'_>) -> Option<String> {
+    fn without_rules(self, towards: &KnownPeer, scene: ExplainScene<'_>) -> Option<String> {
         let (address, _) = towards.address?;
-        if is_own(address, scene.endpoint) {
+        if is_own(address, scene.from) {
             return Some("it is the pod's own address, and what it sends there does not leave it".into());
         }
         self.answers(address, towards.traffic).then(|| {
@@ -200,7 +194,7 @@ impl NodeKnowledge<'_> {
     }
 
     /// Everything that a name stands for.
-    fn name(self, name: &Name, traffic: Option<(Protocol, u16)>, scene: ExplainContext<'_>) -> Vec<KnownPeer> {
+    fn name(self, name: &Name, traffic: Option<(Protocol, u16)>, scene: ExplainScene<'_>) -> Vec<KnownPeer> {
         let mut addresses = service_backends(name, self.cluster_domain, scene);
         if let Some((ledger, now)) = self.ledger {
             let counted = ledger.addresses(now, name).filter(|entry| (self.counts)(entry.teacher));
@@ -231,7 +225,7 @@ impl NodeKnowledge<'_> {
 }
 
 /// `service.namespace.svc.cluster.local` → where connections to it end.
-fn service_backends(name: &Name, cluster_domain: &Name, scene: ExplainContext<'_>) -> Vec<IpAddr> {
+fn service_backends(name: &Name, cluster_domain: &Name, scene: ExplainScene<'_>) -> Vec<IpAddr> {
     let Some(front) = name.as_str().strip_suffix(&format!(".svc.{cluster_domain}.")) else {
         return Vec::new();
     };
@@ -241,7 +235,7 @@ fn service_backends(name: &Name, cluster_domain: &Name, scene: ExplainContext<'_
     backends(namespace, service, scene)
 }
 
-fn backends(namespace: &str, service: &str, scene: ExplainContext<'_>) -> Vec<IpAddr> {
+fn backends(namespace: &str, service: &str, scene: ExplainScene<'_>) -> Vec<IpAddr> {
     let selector = ServiceSelector {
         namespace: Some(namespace.to_owned()),
         name: Some(service.to_owned()),
@@ -249,131 +243,6 @@ fn backends(namespace: &str, service: &str, scene: ExplainContext<'_>) -> Vec<Ip
     };
     let backends = scene.inventory.addresses(&ObjectSelector::Services(selector));
     backends.into_iter().collect()
-}
-
-fn without_rules(towards: &KnownPeer, reason: String) -> AddressAnswer {
-    AddressAnswer {
-        by_rules: false,
-        address: towards.address.map(|(address, _)| address),
-        verdict: ExplainVerdict::Allowed,
-        reason,
-        policy: None,
-        kind: None,
-        rule: None,
-        lease_left_seconds: None,
-        kernel: None,
-        nearest: Vec::new(),
-    }
-}
-
-fn part(towards: &KnownPeer, explanation: &Explanation) -> AddressAnswer {
-    let Explanation {
-        outcome,
-        decision,
-        near_misses: misses,
-    } = explanation;
-    let origin = match decision {
-        Decision::Rule { origin, .. } => Some(origin),
-        Decision::Closed { by, .. } => by.first(),
-        Decision::Open(_) | Decision::Unselected(_) => None,
-    };
-    let lease = match decision {
-        Decision::Rule {
-            matched:
-                Matched::Name(
-                    _,
-                    KnownName {
-                        lease: LeaseState::Remaining(left),
-                        ..
-                    },
-                ),
-            ..
-        } => Some(left.as_secs()),
-        _ => None,
-    };
-    let rule = origin
-        .map(|Origin { rule, .. }| rule.clone())
-        .filter(|rule| !rule.is_empty());
-    AddressAnswer {
-        by_rules: true,
-        address: towards.address.map(|(address, _)| address),
-        verdict: verdict_of(*outcome),
-        reason: decision.to_string(),
-        policy: origin.map(|origin| origin.policy.to_string()),
-        kind: origin.map(|origin| origin.policy.kind.as_str().to_owned()),
-        rule,
-        lease_left_seconds: lease,
-        kernel: None,
-        nearest: misses.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn verdict_of(outcome: ExplainOutcome) -> ExplainVerdict {
-    match outcome {
-        ExplainOutcome::Allowed => ExplainVerdict::Allowed,
-        ExplainOutcome::Audited => ExplainVerdict::Audited,
-        ExplainOutcome::Denied => ExplainVerdict::Denied,
-    }
-}
-
-fn shown_port(traffic: Option<(Protocol, u16)>) -> String {
-    match traffic {
-        None => "any port".into(),
-        Some((protocol, port)) if protocol.has_ports() => format!("{port}/{protocol}"),
-        Some((protocol, kind)) => format!("{protocol} type {kind}"),
-    }
-}
-
-impl ExplainTarget {
-    /// Reads an address, `NAMESPACE/NAME` of a pod, or a name.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if let Some((namespace, name)) = text.split_once('/') {
-            return match namespace.contains(['.', ':']) {
-                true => Err(format!("{text:?} is a prefix; write one address of it")),
-                false => Ok(Self::Pod(EndpointId {
-                    namespace: namespace.to_owned(),
-                    name: name.to_owned(),
-                })),
-            };
-        }
-        match text.parse() {
-            Ok(address) => Ok(Self::Address(address)),
-            Err(_) => Name::parse(text)
-                .map(Self::Name)
-                .map_err(|error| format!("{text:?} is neither an address nor a name: {error}")),
-        }
-    }
-}
-
-impl fmt::Display for ExplainTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExplainTarget::Name(name) => name.fmt(f),
-            ExplainTarget::Address(address) => address.fmt(f),
-            ExplainTarget::Pod(pod) => pod.fmt(f),
-        }
-    }
-}
-
-/// Reads `--port` and `--protocol`.
-pub fn traffic(port: Option<u16>, protocol: Option<&str>) -> Result<Option<(Protocol, u16)>, String> {
-    let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
-        None => None,
-        Some("tcp") => Some(Protocol::Tcp),
-        Some("udp") => Some(Protocol::Udp),
-        Some("sctp") => Some(Protocol::Sctp),
-        Some("icmp") => Some(Protocol::Icmp),
-        Some("icmpv6") => Some(Protocol::Icmpv6),
-        Some(other) => return Err(format!("{other:?} is not one of tcp, udp, sctp, icmp and icmpv6")),
-    };
-    match (port, protocol) {
-        (None, None) => Ok(None),
-        // An echo request, as `ping` sends it.
-        (None, Some(Protocol::Icmp)) => Ok(Some((Protocol::Icmp, 8))),
-        (None, Some(Protocol::Icmpv6)) => Ok(Some((Protocol::Icmpv6, 128))),
-        (None, Some(protocol)) => Err(format!("which port of {protocol}? Say it with --port")),
-        (Some(port), protocol) => Ok(Some((protocol.unwrap_or(Protocol::Tcp), port))),
-    }
 }
 
 /// What is to be known of a policy that is refused.

@@ -4,7 +4,7 @@ use api::{AgentStatus, ExplainAnswer, NameRow, Records};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
-use policy::{EndpointId, PerDirection};
+use policy::PerDirection;
 
 use crate::explain::ExplainRequest;
 
@@ -25,7 +25,7 @@ pub trait Inspect: Send + Sync + 'static {
     }
     /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be
     /// told.
-    fn explain(&self, pod: &EndpointId, asked: &ExplainRequest) -> Result<ExplainAnswer, String>;
+    fn explain(&self, asked: &ExplainRequest) -> Result<ExplainAnswer, String>;
     /// Figures for the gauges of `/metrics`.
     fn figures(&self) -> Figures;
 }
@@ -105,8 +105,8 @@ pub(crate) mod fake {
     }
 
     impl Inspect for Fake {
-        fn explain(&self, pod: &EndpointId, _: &ExplainRequest) -> Result<ExplainAnswer, String> {
-            Err(format!("there is no pod {pod}"))
+        fn explain(&self, asked: &ExplainRequest) -> Result<ExplainAnswer, String> {
+            Err(format!("there is no pod {}", asked.from))
         }
 
         fn status(&self) -> AgentStatus {

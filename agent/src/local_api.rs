@@ -19,7 +19,6 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use dns_proxy::SocketStore;
-use policy::EndpointId;
 use serde::Serialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
@@ -27,7 +26,7 @@ use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::error;
 
-use crate::explain::{ExplainRequest, ExplainTarget, traffic};
+use crate::explain::{ExplainRequest, ExplainSource, ExplainTarget, traffic};
 use crate::inspect::Inspect;
 
 /// Connections that wait to be accepted.
@@ -163,21 +162,19 @@ async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
     answer(move || inspect.records()).await
 }
 
-fn parse_question(question: &ExplainQuestion) -> Result<(EndpointId, ExplainRequest), String> {
-    let asked = ExplainRequest {
+fn parse_question(question: &ExplainQuestion) -> Result<ExplainRequest, String> {
+    Ok(ExplainRequest {
+        from: ExplainSource::parse(&question.from),
         to: ExplainTarget::parse(&question.to)?,
         traffic: traffic(question.port, question.protocol.as_deref())?,
-    };
-    // Any text is an id.
-    let Ok(pod) = question.from.parse();
-    Ok((pod, asked))
+    })
 }
 
 async fn explain(
     State(inspect): State<Arc<dyn Inspect>>,
     Query(question): Query<ExplainQuestion>,
 ) -> impl IntoResponse {
-    answer(move || parse_question(&question).and_then(|(pod, asked)| inspect.explain(&pod, &asked))).await
+    answer(move || parse_question(&question).and_then(|asked| inspect.explain(&asked))).await
 }
 
 /// Runs `collect` on a blocking thread: with a full ledger it takes milliseconds, and tokio's

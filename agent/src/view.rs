@@ -1,26 +1,28 @@
 //! What the running agent shows of itself, read from its handles.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{AgentStatus, ExplainAnswer, LookupAnswer, NameRow, Records, RepairStatus, ReportRow, SupervisorStatus};
+use api::{
+    AddressAnswer, AgentStatus, ExplainAnswer, LookupAnswer, NameRow, Records, RepairStatus, ReportRow,
+    SupervisorStatus, TrafficDirection,
+};
 use clock::Time;
 use cluster::kubernetes::health::SourceHealth;
 use cluster::{Progress, ReportState};
 use dns_proxy::Transport;
 use enforcer::audit::Integrity;
-use enforcer::{Element, FailMode, Interception};
+use enforcer::{Element, FailMode, Interception, LocalHost};
 use fqdn_cache::Teacher;
 use names::Name;
-use policy::explain::ExplainContext;
 use policy::question::QuestionVerdict;
-use policy::{Direction, EndpointId, Policy};
+use policy::{EndpointId, Policy};
 use state_dir::StateDir;
 use tokio::sync::watch;
 
-use crate::explain::{self, ExplainRequest, ExplainTarget, NodeKnowledge};
+use crate::explain::{self, ExplainRequest, ExplainScene, ExplainTarget, NodeKnowledge, Sender};
 use crate::gate;
 use crate::handles::AgentHandles;
 use crate::inspect::{Figures, Inspect};
@@ -108,6 +110,16 @@ impl View {
             },
         }
     }
+}
+
+/// An address of a pod of another node whose ingress rules are told.
+fn received_elsewhere(plan: &Plan, told: &ExplainAnswer) -> Option<IpAddr> {
+    let is_received = |part: &&AddressAnswer| {
+        let mut decisions = part.decisions.iter();
+        decisions.any(|decision| decision.direction == TrafficDirection::Ingress)
+    };
+    let received = told.parts.iter().filter(is_received).filter_map(|part| part.address);
+    received.into_iter().find(|address| !plan.is_local(*address))
 }
 
 /// What the sets hold of an address.
@@ -217,35 +229,34 @@ impl Inspect for View {
         }
     }
 
-    fn explain(&self, pod: &EndpointId, asked: &ExplainRequest) -> Result<ExplainAnswer, String> {
+    fn explain(&self, asked: &ExplainRequest) -> Result<ExplainAnswer, String> {
         let plan = Arc::clone(&self.handles.gate.in_force().plan);
-        let Some(endpoint) = plan.local.iter().find(|endpoint| endpoint.id == *pod) else {
-            return Err(format!(
-                "there is no pod {pod} with an address of its own on this node ({})",
+        let no_pod = |pod: &EndpointId| {
+            format!(
+                "there is no pod {pod} with an address of its own on this node ({}); write the address of one elsewhere",
                 self.handles.settings.node
-            ));
+            )
         };
+        let from = Sender::of(&asked.from, &plan.local, &plan.inventory).map_err(no_pod)?;
         if let ExplainTarget::Pod(to) = &asked.to
             && !plan.local.iter().any(|known| known.id == *to)
         {
-            return Err(format!(
-                "there is no pod {to} with an address of its own on this node ({}); write the address of one elsewhere",
-                self.handles.settings.node
-            ));
+            return Err(no_pod(to));
         }
         let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
-        let scene = ExplainContext {
-            direction: Direction::Egress,
-            endpoint,
+        let scene = ExplainScene {
+            from: &from,
             policies: &policies,
             inventory: &plan.inventory,
         };
-        let governed = endpoint.addresses.iter().find_map(|address| plan.governed.get(address));
+        let governed = from.addresses.iter().find_map(|address| plan.governed.get(address));
         let may_ask = governed.is_some_and(|governed| governed.questions.is_some());
         let bindings = plan.desired.resolvers.iter().filter(|_| may_ask);
         let resolvers = bindings.map(|binding| binding.asked).collect();
         let seen = match &asked.to {
-            ExplainTarget::Name(name) => self.handles.recorder.answer_log().addresses(pod, name),
+            ExplainTarget::Name(name) => from.endpoint.as_ref().map_or_else(Vec::new, |endpoint| {
+                self.handles.recorder.answer_log().addresses(&endpoint.id, name)
+            }),
             ExplainTarget::Address(_) | ExplainTarget::Pod(_) => Vec::new(),
         };
         let mut told = {
@@ -257,6 +268,7 @@ impl Inspect for View {
                 cluster_domain: &self.handles.settings.cluster_domain,
                 resolvers: &resolvers,
                 pods: &plan.local,
+                own_node_passes: plan.desired.local_host == LocalHost::Always,
                 seen: Some((&seen, &plan.teachable)),
             };
             explain::answer(asked, scene, known)
@@ -271,12 +283,17 @@ impl Inspect for View {
                 .get(&governed.program)
                 .map(|program| program.enforced.id);
             let live = self.handles.enforcer.elements();
-            for part in told.parts.iter_mut().filter(|part| part.by_rules) {
+            for part in told.parts.iter_mut().filter(|part| part.direction.is_some()) {
                 let elements = live.iter().filter(|(element, _)| {
                     Some(element.set.program) == tiers && Some(element.key.address) == part.address
                 });
                 part.kernel = part.address.map(|_| kernel_says(elements));
             }
+        }
+        if let Some(elsewhere) = received_elsewhere(&plan, &told) {
+            told.remarks.push(format!(
+                "{elsewhere} is a pod of another node, whose agent decides about its ingress"
+            ));
         }
         let progress = self.progress.borrow();
         let refused = progress
@@ -329,7 +346,7 @@ impl Inspect for View {
             addresses,
             evicted_names: self.handles.gate.evicted_names(),
             left_out_addresses: self.handles.gate.left_out_addresses(),
-            endpoints_selected: plan.endpoints.iter().filter(|row| row.program.is_some()).count(),
+            endpoints_selected: plan.endpoints.iter().filter(|row| row.is_governed()).count(),
             endpoints: plan.endpoints.len(),
             programs: plan.desired.programs.len(),
             policies,

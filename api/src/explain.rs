@@ -1,4 +1,4 @@
-//! Why a pod may reach a destination, or why not: `GET /v1/explain`.
+//! Why a connection is let through, or why not: `GET /v1/explain`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The question. Its strings are as typed, and the agent parses them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainQuestion {
-    /// The pod, as `NAMESPACE/NAME`, or `NAME` in the namespace `default`.
+    /// The source: a pod, as `NAMESPACE/NAME`, or `NAME` in the namespace `default`; or an address.
     pub from: String,
     /// A name, an address, or a pod as `NAMESPACE/NAME`.
     pub to: String,
@@ -46,7 +46,7 @@ pub struct ExplainAnswer {
     /// The verdict on the whole. With several addresses (of a name, a Pod, a Service) it is allowed
     /// if any of them is, else audited if any is.
     pub verdict: ExplainVerdict,
-    /// The Pod, as `namespace/name`.
+    /// The source as it was asked for.
     pub from: String,
     /// The destination as it was asked for.
     pub to: String,
@@ -72,18 +72,37 @@ pub struct LookupAnswer {
     pub reason: Option<String>,
 }
 
+/// Which end's rules decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrafficDirection {
+    /// Those of the sender, about where it may connect to.
+    Egress,
+    /// Those of the receiver, about who may connect to it.
+    Ingress,
+}
+
+impl fmt::Display for TrafficDirection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            TrafficDirection::Egress => "egress",
+            TrafficDirection::Ingress => "ingress",
+        })
+    }
+}
+
 /// The verdict on one address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressAnswer {
-    /// False where traffic passes without any rule: to the pod's own address, or to an intercepted
-    /// resolver. For the agent only; not part of the JSON.
-    #[serde(skip)]
-    pub by_rules: bool,
     /// The address; absent where only the name is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-    /// What happens to traffic to this address.
+    /// What happens to traffic to this address: it passes if both ends let it through.
     pub verdict: ExplainVerdict,
+    /// Whose rules decide: those of the first end that refuses, else the sender's. Absent where
+    /// traffic passes without any rule: to the pod's own address, or to an intercepted resolver.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub direction: Option<TrafficDirection>,
     /// Why, in a sentence.
     pub reason: String,
     /// The policy that decides, as `namespace/name`.
@@ -98,10 +117,42 @@ pub struct AddressAnswer {
     /// Seconds that the name's lease on the address has left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_left_seconds: Option<u64>,
-    /// Which elements for this address the kernel's sets hold now, in words. Only with a running
-    /// agent.
+    /// Which elements for this address the kernel's sets hold now for the sender's names, in words.
+    /// Only with a running agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
+    /// The rules that nearly allow it, the nearest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub nearest: Vec<String>,
+    /// What each end that is a Pod decides by itself, the sender first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub decisions: Vec<DirectionAnswer>,
+}
+
+/// What one end of a connection decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectionAnswer {
+    /// Whose rules these are.
+    pub direction: TrafficDirection,
+    /// The address of the other end; absent where only its name is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+    /// What this end does with the traffic.
+    pub verdict: ExplainVerdict,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The policy that decides, as `namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The kind of that policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The path of the deciding rule in that policy, as `spec.ingress[0]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Seconds that the name's lease on the address has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_left_seconds: Option<u64>,
     /// The rules that nearly allow it, the nearest first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub nearest: Vec<String>,

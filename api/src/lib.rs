@@ -20,7 +20,9 @@ pub mod status;
 
 pub use client::{ApiClient, ClientError, SOCKET, ask};
 pub use error_chain::error_chain;
-pub use explain::{AddressAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, LookupAnswer};
+pub use explain::{
+    AddressAnswer, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, LookupAnswer, TrafficDirection,
+};
 pub use names::NameRow;
 pub use records::{RecordRow, Records, RecordsSummary, WithheldRow};
 pub use status::{AgentStatus, EndpointRow, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};

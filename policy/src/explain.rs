@@ -1,4 +1,5 @@
-//! Why an endpoint may reach a destination, or why not, and what is missing.
+//! Why an endpoint may reach a destination, or be reached by a source, or why not, and what is
+//! missing.
 //!
 //! Reads the rules as people wrote them ([`gather`]), one after the other, so it shares nothing
 //! with the way in which the kernel is asked.
@@ -139,7 +140,7 @@ pub fn explain(context: ExplainContext<'_>, peer: &KnownPeer) -> Explanation {
     }
 }
 
-/// The ports of a rule at the destination, as people read them.
+/// The ports of a rule, as people read them.
 fn shown_ports(ports: &PortSet) -> String {
     match ports {
         PortSet::All => "every port".into(),

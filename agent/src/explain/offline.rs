@@ -13,12 +13,11 @@ use cluster::{ReportState, tree};
 use names::Name;
 use policy::address::ZoneMap;
 use policy::endpoint::EndpointId;
-use policy::explain::ExplainContext;
-use policy::{Direction, Policy};
+use policy::{Endpoint, Policy};
 use settings::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN};
 use thiserror::Error;
 
-use super::{ExplainRequest, ExplainTarget, NodeKnowledge, answer, refused_remark};
+use super::{ExplainRequest, ExplainScene, ExplainTarget, NodeKnowledge, Sender, answer, refused_remark};
 
 /// Why nothing can be explained from a directory.
 #[derive(Debug, Error)]
@@ -41,25 +40,24 @@ pub enum OfflineError {
     },
 }
 
-/// Answers `request` for the pod `from` by the objects below `directory`. `node` is the node that
-/// the pod runs on; by default the one in its `spec.nodeName`.
+/// Answers `request` by the objects below `directory`. `node` is the node that the pod runs on that
+/// connects, or the one that is connected to where no pod connects; by default the one in its
+/// `spec.nodeName`.
 pub fn answer_offline(
     directory: &Path,
     node: Option<&str>,
-    from: &EndpointId,
     request: &ExplainRequest,
 ) -> Result<ExplainAnswer, OfflineError> {
     let contents = tree::read_tree(directory, &mut |_| {}).map_err(|error| OfflineError::Objects {
         directory: directory.to_owned(),
         error,
     })?;
-    answer_from(contents, node, from, request)
+    answer_from(contents, node, request)
 }
 
 fn answer_from(
     contents: BTreeMap<PathBuf, FileContent>,
     node: Option<&str>,
-    pod: &EndpointId,
     request: &ExplainRequest,
 ) -> Result<ExplainAnswer, OfflineError> {
     // The first scan always gives an update.
@@ -71,19 +69,18 @@ fn answer_from(
     let refused: Vec<String> = refused.map(|report| refused_remark(&report.object)).collect();
     let mut cluster = Cluster::new("");
     update.changes.into_iter().for_each(|change| cluster.apply(change));
-    let endpoint = |pod: &EndpointId| {
-        cluster.endpoint(pod).ok_or_else(|| OfflineError::NoPod {
-            pod: pod.clone(),
-            nearly: cluster.nearly(pod),
-        })
+    let no_pod = |pod: &EndpointId| OfflineError::NoPod {
+        pod: pod.clone(),
+        nearly: cluster.nearly(pod),
     };
-    let (from, own_node) = endpoint(pod)?;
-    let pods = match &request.to {
-        ExplainTarget::Pod(to) => vec![endpoint(to)?.0],
-        ExplainTarget::Name(_) | ExplainTarget::Address(_) => Vec::new(),
-    };
+    let named = [request.from.pod(), request.to.pod()].into_iter().flatten();
+    let named = named.map(|pod| cluster.endpoint(pod).ok_or_else(|| no_pod(pod)));
+    let named = named.collect::<Result<Vec<(Endpoint, Option<String>)>, _>>()?;
+    let own_node = named.first().and_then(|(_, node)| node.clone());
+    let pods: Vec<Endpoint> = named.into_iter().map(|(endpoint, _)| endpoint).collect();
     let node = node.map(str::to_owned).or(own_node).unwrap_or_default();
     let inventory = cluster.inventory_from(&node);
+    let from = Sender::of(&request.from, &pods, &inventory).map_err(no_pod)?;
     let own = inventory
         .nodes
         .values()
@@ -91,11 +88,10 @@ fn answer_from(
         .flat_map(|node| node.addresses.clone());
     let zones = ZoneMap::new(own, cluster.networks().iter().copied());
     let policies: Vec<&Policy> = cluster.policies().iter().map(|policy| &**policy).collect();
-    let context = ExplainContext {
-        endpoint: &from,
+    let scene = ExplainScene {
+        from: &from,
         policies: &policies,
         inventory: &inventory,
-        direction: Direction::Egress,
     };
     // Resolvers that an agent's settings name are not known here.
     let (namespace, name) = DEFAULT_CLUSTER_DNS;
@@ -109,9 +105,10 @@ fn answer_from(
         cluster_domain: &cluster_domain,
         resolvers: &resolvers,
         pods: &pods,
+        own_node_passes: true,
         seen: None,
     };
-    let mut answered = answer(request, context, known);
+    let mut answered = answer(request, scene, known);
     if let ExplainTarget::Address(address) = &request.to
         && answered.verdict == ExplainVerdict::Denied
         && request.traffic.is_some_and(|(_, port)| port == 53)
@@ -126,7 +123,9 @@ fn answer_from(
 
 #[cfg(test)]
 mod tests {
-    use crate::explain::traffic;
+    use api::TrafficDirection;
+
+    use crate::explain::{ExplainSource, traffic};
 
     use super::*;
 
@@ -165,10 +164,11 @@ spec:
     fn explained(from: &str, to: &str, port: u16) -> Result<ExplainAnswer, OfflineError> {
         let contents = BTreeMap::from([("objects.yaml".into(), Ok(OBJECTS.to_owned()))]);
         let request = ExplainRequest {
+            from: ExplainSource::parse(from),
             to: ExplainTarget::parse(to).unwrap(),
             traffic: traffic(Some(port), None).unwrap(),
         };
-        answer_from(contents, None, &from.parse().unwrap(), &request)
+        answer_from(contents, None, &request)
     }
 
     #[test]
@@ -218,6 +218,95 @@ spec:
         let error = explained("shop/web", "shop/bd", 80).unwrap_err().to_string();
         assert!(error.contains("did you mean shop/db?"), "{error}");
         assert!(ExplainTarget::parse("10.0.0.0/8").unwrap_err().contains("one address"));
+    }
+
+    /// A guest of another node, the node of `db`, and who may connect to `db`.
+    const INGRESS: &str = "---
+apiVersion: v1
+kind: Pod
+metadata: {name: guest, namespace: shop, labels: {app: guest}}
+spec: {nodeName: other, containers: []}
+status: {podIPs: [{ip: 10.0.0.3}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: here}
+status: {addresses: [{type: InternalIP, address: 10.9.0.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: other}
+status: {addresses: [{type: InternalIP, address: 10.9.0.2}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: db}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: web}}]
+  - fromCIDR: [203.0.113.0/24]
+    toPorts: [{ports: [{port: '5432', protocol: TCP}]}]
+";
+
+    #[test]
+    fn both_ends_decide_and_the_first_denial_is_told() {
+        let objects = format!("{OBJECTS}{INGRESS}").replace(
+            "labels: {app: db}}\nstatus",
+            "labels: {app: db}}\nspec: {nodeName: here, containers: []}\nstatus",
+        );
+        let explained = |from: &str, to: &str, port: u16| {
+            let contents = BTreeMap::from([("objects.yaml".into(), Ok(objects.clone()))]);
+            let request = ExplainRequest {
+                from: ExplainSource::parse(from),
+                to: ExplainTarget::parse(to).unwrap(),
+                traffic: traffic(Some(port), None).unwrap(),
+            };
+            answer_from(contents, None, &request).unwrap()
+        };
+        let (allowed, denied) = (ExplainVerdict::Allowed, ExplainVerdict::Denied);
+        let (egress, ingress) = (Some(TrafficDirection::Egress), Some(TrafficDirection::Ingress));
+        for (from, to, port, verdict, direction, each) in [
+            ("shop/web", "shop/db", 5432, allowed, egress, vec![allowed, allowed]),
+            ("shop/web", "shop/db", 80, denied, egress, vec![denied, allowed]),
+            ("shop/guest", "shop/db", 80, denied, ingress, vec![allowed, denied]),
+            ("shop/db", "shop/guest", 80, allowed, egress, vec![allowed, allowed]),
+            // An address that is a pod's is that pod.
+            ("10.0.0.3", "10.0.0.2", 80, denied, ingress, vec![allowed, denied]),
+            (
+                "shop/guest",
+                "db.shop.svc.cluster.local",
+                80,
+                denied,
+                ingress,
+                vec![allowed, denied],
+            ),
+            ("203.0.113.9", "shop/db", 5432, allowed, ingress, vec![allowed]),
+            ("203.0.113.9", "shop/db", 80, denied, ingress, vec![denied]),
+            ("10.9.0.1", "shop/db", 80, allowed, ingress, vec![allowed]),
+            ("10.9.0.2", "shop/db", 80, denied, ingress, vec![denied]),
+            ("shop/db", "10.0.0.2", 80, allowed, None, vec![]),
+            ("203.0.113.9", "198.51.100.1", 80, allowed, None, vec![]),
+        ] {
+            let told = explained(from, to, port);
+            let part = &told.parts[0];
+            let decisions: Vec<_> = part.decisions.iter().map(|decision| decision.verdict).collect();
+            assert_eq!(
+                (told.verdict, part.direction, decisions),
+                (verdict, direction, each),
+                "{from} to {to}, {port}: {told:?}"
+            );
+        }
+        let told = explained("10.9.0.1", "shop/db", 80);
+        assert!(told.parts[0].reason.contains("own node"), "{told:?}");
+        assert!(told.remarks[0].contains("NodePort"), "{told:?}");
+        let told = explained("shop/guest", "shop/db", 80);
+        let part = &told.parts[0];
+        assert_eq!(part.policy.as_deref(), Some("shop/db"));
+        assert!(
+            part.nearest[0].contains("would match if the source's pod had app=web"),
+            "{part:?}"
+        );
     }
 
     #[test]

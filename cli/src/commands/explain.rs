@@ -1,11 +1,12 @@
-//! `namegate explain`: tells why a pod may or may not reach a destination.
+//! `namegate explain`: tells why a connection is let through or not.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use agent::explain::{ExplainRequest, ExplainTarget, answer_offline, traffic};
-use api::{ApiClient, ExplainAnswer, ExplainQuestion, ExplainVerdict, ask};
-use policy::endpoint::EndpointId;
+use agent::explain::{ExplainRequest, ExplainSource, ExplainTarget, answer_offline, traffic};
+use api::{
+    AddressAnswer, ApiClient, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, TrafficDirection, ask,
+};
 use settings::DEFAULT_RUN_DIR;
 use thiserror::Error;
 
@@ -14,7 +15,8 @@ use crate::VerbOutcome;
 use super::table::printable;
 use super::{OutputFormat, to_json};
 
-/// Says whether a pod may reach a destination, which rule decides, and what is missing if none does
+/// Says whether a connection is let through, which rule decides at each end, and what is missing if
+/// none does
 ///
 /// Asks the running agent, which also knows what names have resolved to and what the kernel holds;
 /// or, with --objects, reads files as the agent would, without one.
@@ -26,10 +28,12 @@ Examples:
   namegate explain --from shop/web-0 --to api.stripe.com --port 443
   namegate explain --from shop/web-0 --to 192.0.2.7 --port 53 --protocol udp
   namegate explain --from shop/web-0 --to shop/db-0 --port 5432
+  namegate explain --from 203.0.113.9 --to shop/web-0 --port 443
   namegate explain --objects ./objects --from shop/web-0 --to api.stripe.com -o json")]
 pub(crate) struct Args {
-    /// The pod, as NAMESPACE/NAME, or NAME in the namespace default
-    #[arg(long, value_name = "POD")]
+    /// A pod, as NAMESPACE/NAME, or NAME in the namespace default; or an address, as the node of
+    /// the pod that is connected to sees it
+    #[arg(long, value_name = "POD|IP")]
     from: String,
     /// A name, an address, or a pod as NAMESPACE/NAME
     #[arg(long, value_name = "NAME|IP|POD")]
@@ -43,8 +47,8 @@ pub(crate) struct Args {
     /// Read objects from this directory, and ask no agent
     #[arg(long, value_name = "DIR")]
     objects: Option<PathBuf>,
-    /// With --objects: the node that the pod runs on, for what its policies say of nodes; by
-    /// default the pod's spec.nodeName
+    /// With --objects: the node that the pods run on, for what policies say of nodes; by default
+    /// the spec.nodeName of the pod that connects
     #[arg(long, value_name = "NAME", requires = "objects")]
     node: Option<String>,
     /// How to print
@@ -63,13 +67,12 @@ pub(crate) struct UsageError(String);
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
     let request = ExplainRequest {
+        from: ExplainSource::parse(&args.from),
         to: ExplainTarget::parse(&args.to).map_err(UsageError)?,
         traffic: traffic(args.port, args.protocol.as_deref()).map_err(UsageError)?,
     };
-    // Every text is some endpoint's id; one that no Pod has is reported by the answer.
-    let Ok(pod) = args.from.parse::<EndpointId>();
     let answer = match &args.objects {
-        Some(directory) => answer_offline(directory, args.node.as_deref(), &pod, &request)?,
+        Some(directory) => answer_offline(directory, args.node.as_deref(), &request)?,
         None => {
             let question = ExplainQuestion {
                 from: args.from.clone(),
@@ -122,19 +125,47 @@ fn render(answer: &ExplainAnswer) -> String {
         {
             let _ = writeln!(text, "  {address}: {}", part.verdict);
         }
-        let _ = writeln!(text, "  because {}", part.reason);
-        if let Some(kernel) = &part.kernel {
-            let _ = writeln!(text, "  kernel: {kernel}");
-        }
-        for (position, miss) in part.nearest.iter().enumerate() {
-            let label = if position == 0 { "nearest miss" } else { "also near" };
-            let _ = writeln!(text, "  {label}: {miss}");
-        }
+        render_decisions(part, &mut text);
     }
     for remark in &answer.remarks {
         let _ = writeln!(text, "  note: {remark}");
     }
     text.lines().map(|line| printable(line.to_owned()) + "\n").collect()
+}
+
+/// Why, at each end that is a Pod. Where the sender's rules alone are asked, that goes without
+/// saying.
+fn render_decisions(part: &AddressAnswer, text: &mut String) {
+    let egress_alone = matches!(
+        part.decisions.as_slice(),
+        [DirectionAnswer {
+            direction: TrafficDirection::Egress,
+            ..
+        }]
+    );
+    let each = part.decisions.iter().filter(|_| !egress_alone);
+    for decision in each.clone() {
+        let _ = writeln!(
+            text,
+            "  {}: {}, because {}",
+            decision.direction, decision.verdict, decision.reason
+        );
+        render_misses(&decision.nearest, text);
+    }
+    if each.count() == 0 {
+        let _ = writeln!(text, "  because {}", part.reason);
+        render_misses(&part.nearest, text);
+    }
+    if let Some(kernel) = &part.kernel {
+        let _ = writeln!(text, "  kernel: {kernel}");
+    }
+}
+
+fn render_misses(misses: &[String], text: &mut String) {
+    for (position, miss) in misses.iter().enumerate() {
+        let label = if position == 0 { "nearest miss" } else { "also near" };
+        let _ = writeln!(text, "  {label}: {miss}");
+    }
 }
 
 #[cfg(test)]
@@ -145,27 +176,31 @@ mod tests {
 
     use super::*;
 
-    fn explained(to: &str, port: u16) -> String {
+    fn explained(from: &str, to: &str, port: u16) -> String {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("objects.yaml"), include_str!("explain/objects.yaml")).unwrap();
         let request = ExplainRequest {
+            from: ExplainSource::parse(from),
             to: ExplainTarget::parse(to).unwrap(),
             traffic: traffic(Some(port), None).unwrap(),
         };
-        let Ok(pod) = "shop/web".parse();
-        render(&answer_offline(dir.path(), None, &pod, &request).unwrap())
+        render(&answer_offline(dir.path(), None, &request).unwrap())
     }
 
     #[test]
     fn what_decides_and_what_is_nearest_is_said() {
         let told = [
-            ("10.96.0.5", 5432),
-            ("shop/db", 53),
-            ("10.96.0.5", 53),
-            ("www.example.com", 443),
-            ("192.0.2.53", 53),
+            ("shop/web", "10.96.0.5", 5432),
+            ("shop/web", "shop/db", 53),
+            ("shop/web", "10.96.0.5", 53),
+            ("shop/web", "www.example.com", 443),
+            ("shop/web", "192.0.2.53", 53),
+            ("shop/web", "shop/db", 5432),
+            ("shop/guest", "shop/db", 5432),
+            ("shop/db", "shop/web", 80),
+            ("203.0.113.9", "shop/db", 5432),
         ]
-        .map(|(to, port)| explained(to, port));
+        .map(|(from, to, port)| explained(from, to, port));
         insta::assert_snapshot!(told.join("\n"));
     }
 }

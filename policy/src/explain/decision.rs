@@ -19,11 +19,13 @@ use crate::zone::Zone;
 pub enum Decision {
     /// The first rule that matches.
     Rule {
+        /// The direction that the rule speaks of.
+        direction: Direction,
         /// What the rule does with the connection.
         verdict: Verdict,
         /// Where it is written.
         origin: Origin,
-        /// What of the destination it matches.
+        /// What of the peer it matches.
         matched: Matched,
         /// The ports that it speaks of.
         ports: PortSet,
@@ -41,10 +43,10 @@ pub enum Decision {
     Unselected(Direction),
 }
 
-/// What of a destination a rule matches.
+/// What of a peer a rule matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Matched {
-    /// A name that resolves to it.
+    /// A name that resolves to its address.
     Name(Pattern, KnownName),
     /// Its address, by a prefix.
     Prefix(Zone, IpNet),
@@ -70,6 +72,7 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Decision::Rule {
+                direction,
                 verdict,
                 origin,
                 matched,
@@ -79,6 +82,7 @@ impl fmt::Display for Decision {
                     Verdict::Allow => "allows",
                     Verdict::Deny => "denies",
                 };
+                let matched = matched.shown(*direction);
                 write!(f, "{} {verb} {} ({matched})", shown_origin(origin), shown_ports(ports))
             }
             Decision::Closed { direction, by } => {
@@ -100,26 +104,28 @@ impl fmt::Display for Decision {
     }
 }
 
-impl fmt::Display for Matched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Matched {
+    /// As people read it, of a peer in this direction.
+    fn shown(&self, direction: Direction) -> String {
+        let peer = direction.peer();
         match self {
             Matched::Name(pattern, KnownName { name, lease }) => {
-                write!(f, "the name {name} matches {pattern}")?;
-                match lease {
-                    LeaseState::Assumed => Ok(()),
-                    LeaseState::Remaining(left) => write!(f, "; its lease has {} s left", left.as_secs()),
-                    LeaseState::Expired(ago) => write!(f, "; its lease ended {} s ago", ago.as_secs()),
-                }
+                let lease = match lease {
+                    LeaseState::Assumed => String::new(),
+                    LeaseState::Remaining(left) => format!("; its lease has {} s left", left.as_secs()),
+                    LeaseState::Expired(ago) => format!("; its lease ended {} s ago", ago.as_secs()),
+                };
+                format!("the name {name} matches {pattern}{lease}")
             }
-            Matched::Prefix(zone, prefix) if prefix.prefix_len() == 0 => f.write_str(match zone {
-                Zone::Anywhere => "any destination",
-                Zone::World => "any destination outside the cluster",
-                Zone::Cluster => "any destination in the cluster",
-                Zone::Host => "this node",
-            }),
-            Matched::Prefix(_, prefix) => write!(f, "the address lies in {prefix}"),
-            Matched::Object(selector) => write!(f, "{selector}"),
-            Matched::PortName => f.write_str("a pod whose container names the port"),
+            Matched::Prefix(zone, prefix) if prefix.prefix_len() == 0 => match zone {
+                Zone::Anywhere => format!("any {peer}"),
+                Zone::World => format!("any {peer} outside the cluster"),
+                Zone::Cluster => format!("any {peer} in the cluster"),
+                Zone::Host => "this node".to_owned(),
+            },
+            Matched::Prefix(_, prefix) => format!("the address lies in {prefix}"),
+            Matched::Object(selector) => selector.to_string(),
+            Matched::PortName => "a pod whose container names the port".to_owned(),
         }
     }
 }
@@ -133,6 +139,7 @@ pub(super) fn decide(direction: Direction, tiers: &Tiers, inventory: &Inventory,
     };
     let of = |rule: Rule, (matched, ports): (Matched, PortSet), verdict| {
         rule.origins.into_iter().next().map(|origin| Decision::Rule {
+            direction,
             verdict,
             origin,
             matched,
@@ -158,10 +165,10 @@ pub(super) fn decide(direction: Direction, tiers: &Tiers, inventory: &Inventory,
     Decision::Open(direction)
 }
 
-/// What a rule matches of the destination, with the ports that it speaks of there; `None` when it
-/// does not match.
+/// What a rule matches of the peer, with the ports that it speaks of there; `None` when it does not
+/// match.
 fn matching(rule: &Rule, inventory: &Inventory, peer: &KnownPeer) -> Option<(Matched, PortSet)> {
-    let (matched, ports) = destined(rule, inventory, peer)?;
+    let (matched, ports) = matched_peer(rule, inventory, peer)?;
     let speaks = match (peer.traffic, rule.action) {
         (Some((protocol, port)), _) => ports.contains(protocol, port),
         // Of any port: what some port is let through by, and what none is.
@@ -171,8 +178,8 @@ fn matching(rule: &Rule, inventory: &Inventory, peer: &KnownPeer) -> Option<(Mat
     speaks.then_some((matched, ports))
 }
 
-/// What a rule matches of the destination, whatever the port.
-pub(super) fn destined(rule: &Rule, inventory: &Inventory, peer: &KnownPeer) -> Option<(Matched, PortSet)> {
+/// What a rule matches of the peer, whatever the port.
+pub(super) fn matched_peer(rule: &Rule, inventory: &Inventory, peer: &KnownPeer) -> Option<(Matched, PortSet)> {
     let matched = match (&rule.peer, peer.address) {
         (Peer::Name(pattern), _) => {
             let known = peer

@@ -4,8 +4,9 @@ use std::fmt;
 
 use names::{Name, Pattern};
 
-use super::decision::destined;
+use super::decision::matched_peer;
 use super::{ExplainContext, KnownName, KnownPeer, LeaseState, Matched, shown_origin, shown_ports};
+use crate::direction::Direction;
 use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::peer_selector::ObjectSelector;
 use crate::policy::Action;
@@ -21,6 +22,8 @@ const TOLD: usize = 3;
 pub struct NearMiss {
     /// The rule that nearly matches.
     pub origin: Origin,
+    /// The direction that it speaks of.
+    pub direction: Direction,
     /// What is missing.
     pub kind: NearMissKind,
 }
@@ -30,7 +33,7 @@ pub struct NearMiss {
 pub enum NearMissKind {
     /// The name held the address, and does no more.
     ExpiredLease(Pattern, KnownName),
-    /// The destination matches, and other ports are open.
+    /// The peer matches, and other ports are open.
     Port(PortSet),
     /// The name has more labels in front than the pattern's one star stands for.
     MoreLabels(Pattern, Name),
@@ -40,8 +43,8 @@ pub enum NearMissKind {
     Below(Pattern, Name),
     /// The address lies in the prefix, which speaks of another zone.
     Zone(Zone, AddressZone),
-    /// The destination's pod lacks this label.
-    DestinationLabel(Requirement),
+    /// The peer's pod lacks this label.
+    PeerLabel(Requirement),
     /// The policy would select the endpoint if it had this label.
     SubjectLabel(Requirement),
 }
@@ -49,6 +52,7 @@ pub enum NearMissKind {
 /// One sentence without its full stop.
 impl fmt::Display for NearMiss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = self.direction.peer();
         write!(f, "{}: ", shown_origin(&self.origin))?;
         match &self.kind {
             NearMissKind::ExpiredLease(pattern, KnownName { name, lease }) => {
@@ -61,7 +65,7 @@ impl fmt::Display for NearMiss {
                     "{pattern} matches {name}, whose lease on the address ended {ago} s ago; a new lookup opens it again"
                 )
             }
-            NearMissKind::Port(ports) => write!(f, "matches the destination, but only with {}", shown_ports(ports)),
+            NearMissKind::Port(ports) => write!(f, "matches the {peer}, but only with {}", shown_ports(ports)),
             NearMissKind::MoreLabels(pattern, name) => write!(
                 f,
                 "{pattern} stands for exactly one more label, and {name} has more; `*{pattern}` stands for one or more"
@@ -77,10 +81,10 @@ impl fmt::Display for NearMiss {
             }
             NearMissKind::Zone(zone, place) => {
                 let meant = match zone {
-                    Zone::Anywhere => "everything",
-                    Zone::World => "destinations outside the cluster",
-                    Zone::Cluster => "destinations in the cluster",
-                    Zone::Host => "this node",
+                    Zone::Anywhere => "everything".to_owned(),
+                    Zone::World => format!("{peer}s outside the cluster"),
+                    Zone::Cluster => format!("{peer}s in the cluster"),
+                    Zone::Host => "this node".to_owned(),
                 };
                 let lies = match place {
                     AddressZone::World => "outside the cluster",
@@ -89,7 +93,7 @@ impl fmt::Display for NearMiss {
                 };
                 write!(f, "means {meant}, and the address lies {lies}")
             }
-            NearMissKind::DestinationLabel(missing) => write!(f, "would match if the destination's pod had {missing}"),
+            NearMissKind::PeerLabel(missing) => write!(f, "would match if the {peer}'s pod had {missing}"),
             NearMissKind::SubjectLabel(missing) => write!(f, "would select the pod if it had {missing}"),
         }
     }
@@ -113,7 +117,7 @@ impl NearMissKind {
             NearMissKind::Port(_) => 1,
             NearMissKind::MoreLabels(..) | NearMissKind::Apex(..) => 2,
             NearMissKind::Below(..) | NearMissKind::Zone(..) => 3,
-            NearMissKind::DestinationLabel(_) => 4,
+            NearMissKind::PeerLabel(_) => 4,
             NearMissKind::SubjectLabel(_) => 5,
         }
     }
@@ -124,10 +128,11 @@ fn missed(rule: &Rule, context: ExplainContext<'_>, peer: &KnownPeer) -> Option<
     let of = |kind| {
         Some(NearMiss {
             origin: origin.clone(),
+            direction: context.direction,
             kind,
         })
     };
-    if let Some((_, ports)) = destined(rule, context.inventory, peer) {
+    if let Some((_, ports)) = matched_peer(rule, context.inventory, peer) {
         let open = |(protocol, port)| ports.contains(protocol, port);
         // One that matches wholly was overruled by a denial; nothing is missing of it.
         return match peer.traffic.is_some_and(open) {
@@ -150,7 +155,7 @@ fn missed(rule: &Rule, context: ExplainContext<'_>, peer: &KnownPeer) -> Option<
             labels
                 .filter_map(|labels| one_lacks(selector, labels))
                 .next()
-                .and_then(|missing| of(NearMissKind::DestinationLabel(missing)))
+                .and_then(|missing| of(NearMissKind::PeerLabel(missing)))
         }
         _ => None,
     }
@@ -210,8 +215,8 @@ fn of_other_subjects(context: ExplainContext<'_>, peer: &KnownPeer) -> Vec<NearM
             };
             let tiers = program.audited.as_ref().unwrap_or(&program.enforced);
             let matching = tiers.rules().filter(|rule| rule.action == Action::Allow).find(|rule| {
-                let destined = destined(rule, context.inventory, peer);
-                destined.is_some_and(|(matched, ports)| {
+                let found = matched_peer(rule, context.inventory, peer);
+                found.is_some_and(|(matched, ports)| {
                     let everything = matches!(matched, Matched::Prefix(_, prefix) if prefix.prefix_len() == 0);
                     !everything
                         && peer
@@ -222,6 +227,7 @@ fn of_other_subjects(context: ExplainContext<'_>, peer: &KnownPeer) -> Vec<NearM
             if let Some(origin) = matching.and_then(|rule| rule.origins.first()) {
                 near_misses.push(NearMiss {
                     origin: origin.clone(),
+                    direction: context.direction,
                     kind: NearMissKind::SubjectLabel(missing),
                 });
             }
