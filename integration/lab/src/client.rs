@@ -183,8 +183,20 @@ pub fn resolve(server: SocketAddr, name: &str, kind: RecordType, transport: Look
 
 /// Connects over TCP.
 pub fn connect(to: SocketAddr) -> io::Result<ConnectAttempt> {
+    attempt(TcpStream::connect_timeout(&to, patience::scaled(CONNECT_TIMEOUT)))
+}
+
+/// Connects over TCP from one of the namespace's addresses.
+pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<ConnectAttempt> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    let connected = socket.connect_timeout(&to.into(), patience::scaled(CONNECT_TIMEOUT));
+    attempt(connected.map(|()| socket.into()))
+}
+
+fn attempt(connected: io::Result<TcpStream>) -> io::Result<ConnectAttempt> {
     let silent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
-    match TcpStream::connect_timeout(&to, patience::scaled(CONNECT_TIMEOUT)) {
+    match connected {
         Ok(stream) => Ok(ConnectAttempt::Connected(HttpConnection { stream })),
         Err(error) if silent(&error) => Ok(ConnectAttempt::TimedOut),
         Err(error) => error.raw_os_error().map(ConnectAttempt::Refused).ok_or(error),

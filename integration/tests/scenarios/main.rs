@@ -12,6 +12,7 @@ mod damage;
 mod failures;
 mod families;
 mod foreign;
+mod ingress;
 mod kernel;
 mod lifecycle;
 mod log;
