@@ -81,6 +81,7 @@ pub mod encrypted_dns;
 pub mod endpoint;
 pub mod explain;
 pub mod inventory;
+pub mod label_index;
 pub mod labels;
 pub mod last_applied;
 pub mod lint;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::endpoint::keys;
-use crate::inventory::{ContainerPort, InventoryPod, InventoryService};
+use crate::inventory::{ContainerPort, InventoryPod, InventoryService, PodIdentity, PodIndex};
 use crate::labels::{LabelSelector, Labels, Operator, Requirement};
 use crate::peer_selector::{ObjectSelector, PeerSelector, ServiceSelector};
 use crate::zone::Zone;
@@ -51,7 +51,7 @@ pub(super) enum SelectedPods {
 impl<'i> Selection<'i> {
     pub(super) fn new(cluster: &'i ClusterContext<'_>) -> Self {
         let inventory = &cluster.inventory;
-        let pods = LintedPods::new(inventory.pods.iter());
+        let pods = LintedPods::new(&inventory.pods);
         let mut services_of_pod = vec![Vec::new(); pods.len()];
         let each = inventory.services.iter().enumerate().map(|(index, service)| {
             let selected = pods.behind(service);
@@ -202,7 +202,7 @@ fn targets(mapping: &ServicePortMapping, behind: &[usize], pods: &LintedPods<'_>
     targets
 }
 
-/// Pods by their labels: those that agree in all of them are matched once.
+/// Pods by their identities, each of which is matched once.
 pub(super) struct LintedPods<'i> {
     pods: Vec<&'i InventoryPod>,
     groups: Vec<PodGroup<'i>>,
@@ -224,13 +224,14 @@ struct PodGroup<'i> {
 }
 
 impl<'i> LintedPods<'i> {
-    fn new(pods: impl Iterator<Item = &'i Arc<InventoryPod>>) -> Self {
-        let pods: Vec<&InventoryPod> = pods.map(Arc::as_ref).collect();
-        let mut group_of: HashMap<&Labels, usize> = HashMap::new();
+    fn new(index: &'i PodIndex) -> Self {
+        let pods: Vec<&InventoryPod> = index.iter().map(Arc::as_ref).collect();
+        // An index has each identity once.
+        let mut group_of: HashMap<*const PodIdentity, usize> = HashMap::new();
         let mut groups: Vec<PodGroup<'i>> = Vec::new();
         let mut by_address: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
         for (index, pod) in pods.iter().enumerate() {
-            let group = *group_of.entry(pod.labels()).or_insert_with(|| {
+            let group = *group_of.entry(Arc::as_ptr(pod.identity())).or_insert_with(|| {
                 groups.push(PodGroup {
                     labels: pod.labels(),
                     pods: Vec::new(),

@@ -1,7 +1,8 @@
-//! Selectors by what they ask for.
+//! Which selectors select everything that another one selects.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use crate::label_index::LabelIndex;
 use crate::labels::{LabelSelector, Operator};
 
 use super::containment::selector_in;
@@ -9,55 +10,30 @@ use super::containment::selector_in;
 /// Selectors, among which those are found that select everything that another one selects.
 pub(super) struct SelectorIndex<'a> {
     selectors: Vec<&'a LabelSelector>,
-    /// Those that ask for nothing.
-    of_everyone: Vec<usize>,
-    /// The others, by the first thing that they ask for. Whoever selects no more than such a one
-    /// asks something of the same key.
-    by_value: HashMap<(&'a str, &'a str), Vec<usize>>,
-    by_key: HashMap<&'a str, Vec<usize>>,
+    index: LabelIndex<usize>,
 }
 
 impl<'a> SelectorIndex<'a> {
     pub(super) fn new(selectors: impl Iterator<Item = &'a LabelSelector>) -> Self {
-        let mut index = Self {
-            selectors: selectors.collect(),
-            of_everyone: Vec::new(),
-            by_value: HashMap::new(),
-            by_key: HashMap::new(),
-        };
-        for (number, selector) in index.selectors.iter().enumerate() {
-            let Some(first) = selector.requirements.first() else {
-                index.of_everyone.push(number);
-                continue;
-            };
-            match &first.operator {
-                Operator::In(values) => {
-                    for value in values.iter().collect::<BTreeSet<_>>() {
-                        let value = (first.key.as_str(), value.as_str());
-                        index.by_value.entry(value).or_default().push(number);
-                    }
-                }
-                _ => index.by_key.entry(first.key.as_str()).or_default().push(number),
-            }
+        let selectors: Vec<&LabelSelector> = selectors.collect();
+        let mut index = LabelIndex::default();
+        for (number, selector) in selectors.iter().enumerate() {
+            index.insert(selector, number);
         }
-        index
+        Self { selectors, index }
     }
 
     /// Those of which [`selector_in`] says that they select all that `part` selects, ascending.
     pub(super) fn containing(&self, part: &LabelSelector) -> Vec<usize> {
-        let mut candidates: BTreeSet<usize> = self.of_everyone.iter().copied().collect();
-        for asked in &part.requirements {
-            let key = asked.key.as_str();
-            candidates.extend(self.by_key.get(key).into_iter().flatten());
-            // Of a requirement that implies another `In`, every value is among the other's.
-            if let Operator::In(values) = &asked.operator
-                && let Some(value) = values.first()
-            {
-                candidates.extend(self.by_value.get(&(key, value.as_str())).into_iter().flatten());
-            }
-        }
+        // Of a requirement that implies another `In`, every value is among the other's.
+        let asked = part.requirements.iter().filter_map(|asked| match &asked.operator {
+            Operator::In(values) => Some((&asked.key, values.first()?)),
+            Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
+        });
         let contains = |number: &usize| selector_in(part, self.selectors[*number]);
-        candidates.into_iter().filter(contains).collect()
+        // `part` may ask for a label twice.
+        let containing: BTreeSet<usize> = self.index.candidates(asked).filter(contains).collect();
+        containing.into_iter().collect()
     }
 }
 
