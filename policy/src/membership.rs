@@ -13,7 +13,7 @@ use slotmap::{SecondaryMap, SlotMap, new_key_type};
 use crate::inventory::{Inventory, InventoryService};
 use crate::labels::LabelSelector;
 use crate::peer_selector::{NamedPort, ObjectSelector};
-use crate::pod_index::{ChangedPod, IndexChange};
+use crate::pod_index::{ChangedPod, IdentityNumber, IndexChange};
 use crate::ports::PortSet;
 use crate::program::{Peer, Rule};
 use crate::selector_table::{SelectorKey, SelectorTable};
@@ -58,35 +58,41 @@ struct TrackedRule {
     /// The selector of a rule about pods.
     selector: Option<SelectorKey>,
     members: PeerMembers,
+    /// The addresses of the other objects that a rule with named ports selects: it has members
+    /// among them where pods name such ports.
+    of_objects: BTreeSet<IpAddr>,
     users: usize,
+}
+
+/// The rules that select the pods of an identity.
+#[derive(Debug, Clone, Default)]
+struct SelectingRules {
+    pods: BTreeSet<TrackedRuleKey>,
+    /// Rules about services, behind which the pods stand.
+    services: BTreeSet<TrackedRuleKey>,
 }
 
 /// What an update has to evaluate again.
 #[derive(Debug, Default)]
 struct TouchedMembers {
-    /// Addresses, by rules about pods.
+    /// Addresses, by rules.
     addresses: BTreeMap<TrackedRuleKey, BTreeSet<IpAddr>>,
-    /// Rules about other objects.
+    /// Rules about other objects, of which some have come or gone.
     rules: BTreeSet<TrackedRuleKey>,
 }
 
 impl Membership {
     /// Brings the members of all rules up to date with an inventory.
     ///
-    /// It takes a look at each pod that differs, and at the rules that select it. Of rules about
-    /// services and nodes those are evaluated again that select one that differs, or one behind
-    /// which such a pod stands.
+    /// It takes a look at each pod that differs, and at the rules of which it is a member before or
+    /// now and not both alike. Of rules about services and nodes those are evaluated again that
+    /// select one that differs, or one behind which such a pod stands.
     pub fn update(&mut self, inventory: &Inventory) {
         self.changed.clear();
         let before = std::mem::replace(&mut self.inventory, inventory.clone());
         let changes: Vec<IndexChange<ChangedPod<'_>>> = before.pods.changes(&inventory.pods).collect();
-        let mut touched = TouchedMembers::default();
-        // Both sides of a change touch all addresses of the pod, each by what selected it then.
-        for change in &changes {
-            if let Some(pod) = change.before {
-                self.touch(change, pod, &before, &mut touched);
-            }
-        }
+        // Both sides of a change, each by what selected it then.
+        let former = self.selecting(changes.iter().filter_map(|change| change.before), &before);
         for (number, change) in before.pods.identity_changes(&inventory.pods) {
             if change.before.is_some() {
                 self.selectors.forget(number);
@@ -95,10 +101,12 @@ impl Membership {
                 self.selectors.learn(number, &identity.labels);
             }
         }
+        let latter = self.selecting(changes.iter().filter_map(|change| change.now), inventory);
+        let (mut touched, none) = (TouchedMembers::default(), SelectingRules::default());
         for change in &changes {
-            if let Some(pod) = change.now {
-                self.touch(change, pod, inventory, &mut touched);
-            }
+            let former = change.before.and_then(|pod| former.get(&pod.identity));
+            let latter = change.now.and_then(|pod| latter.get(&pod.identity));
+            self.touch(change, former.unwrap_or(&none), latter.unwrap_or(&none), &mut touched);
         }
         let TouchedMembers {
             addresses,
@@ -107,31 +115,31 @@ impl Membership {
         for service in before.services.changes(&inventory.services) {
             self.concern(service, &mut concerned);
         }
-        let nodes_differ = before.nodes != inventory.nodes;
-        let depends = |rule: &TrackedRule| {
-            let is_of_nodes = matches!(
-                rule.rule.peer,
-                Peer::Object(ObjectSelector::Nodes(_) | ObjectSelector::RemoteNodes)
-            );
-            (is_of_nodes && nodes_differ) || (!changes.is_empty() && !rule.rule.named.is_empty())
-        };
-        concerned.extend(
-            self.of_objects
-                .iter()
-                .filter(|key| self.rules.get(**key).is_some_and(depends)),
-        );
+        if before.nodes != inventory.nodes {
+            let is_of_nodes = |key: &&TrackedRuleKey| {
+                let peer = self.rules.get(**key).map(|tracked| &tracked.rule.peer);
+                matches!(
+                    peer,
+                    Some(Peer::Object(ObjectSelector::Nodes(_) | ObjectSelector::RemoteNodes))
+                )
+            };
+            concerned.extend(self.of_objects.iter().filter(is_of_nodes));
+        }
+        for key in concerned {
+            let Some(tracked) = self.rules.get_mut(key) else {
+                continue;
+            };
+            tracked.of_objects = named_objects(&tracked.rule, inventory);
+            let mut now: BTreeMap<IpAddr, Option<PortSet>> = tracked.members.keys().map(|it| (*it, None)).collect();
+            let all = inventory.members(&tracked.rule).into_iter();
+            now.extend(all.map(|(address, ports)| (address, Some(ports))));
+            self.put(key, now);
+        }
         for (key, addresses) in addresses {
             let now: Vec<_> = addresses
                 .into_iter()
                 .map(|address| (address, self.evaluated_at(key, address)))
                 .collect();
-            self.put(key, now);
-        }
-        for key in concerned {
-            let Some(rule) = self.rules.get(key) else { continue };
-            let mut now: BTreeMap<IpAddr, Option<PortSet>> = rule.members.keys().map(|it| (*it, None)).collect();
-            let all = inventory.members(&rule.rule).into_iter();
-            now.extend(all.map(|(address, ports)| (address, Some(ports))));
             self.put(key, now);
         }
     }
@@ -156,6 +164,7 @@ impl Membership {
                 Some(_) => PeerMembers::new(),
                 None => self.inventory.members(rule).into_iter().collect(),
             },
+            of_objects: named_objects(rule, &self.inventory),
             rule: rule.clone(),
             selector,
             users: 1,
@@ -215,30 +224,67 @@ impl Membership {
         &self.changed
     }
 
-    /// Adds what one side of a pod's change may touch.
+    /// The rules that select the identities of some pods.
+    fn selecting<'a>(
+        &self,
+        pods: impl Iterator<Item = ChangedPod<'a>>,
+        inventory: &Inventory,
+    ) -> HashMap<IdentityNumber, SelectingRules> {
+        let mut selecting: HashMap<IdentityNumber, SelectingRules> = HashMap::new();
+        for ChangedPod { identity: number, pod } in pods {
+            selecting.entry(number).or_insert_with(|| {
+                let identity = pod.identity();
+                let selectors = self.selectors.matching(number).iter();
+                let of_selectors = selectors.filter_map(|selector| self.of_selector.get(*selector));
+                let mut rules = SelectingRules {
+                    pods: of_selectors.flatten().copied().collect(),
+                    services: BTreeSet::new(),
+                };
+                let services = inventory.services.of_namespace(identity.namespace());
+                for service in services.filter(|service| service.selects(identity)) {
+                    self.concern(service, &mut rules.services);
+                }
+                rules
+            });
+        }
+        selecting
+    }
+
+    /// Adds what a pod's change may touch. `former` and `latter` select it before and now.
     fn touch(
         &self,
         change: &IndexChange<ChangedPod<'_>>,
-        side: ChangedPod<'_>,
-        inventory: &Inventory,
+        former: &SelectingRules,
+        latter: &SelectingRules,
         touched: &mut TouchedMembers,
     ) {
-        let addresses = || {
-            change
-                .before
-                .iter()
-                .chain(&change.now)
-                .flat_map(|it| it.pod.addresses())
+        let both = || change.before.iter().chain(&change.now);
+        let addresses = || both().flat_map(|it| it.pod.addresses());
+        // Where the pod is the same to a rule that selects it before and now.
+        let is_same = matches!((change.before, change.now), (Some(before), Some(now))
+            if before.pod.addresses() == now.pod.addresses() && before.pod.ports() == now.pod.ports());
+        let differs = |rule: &&TrackedRuleKey, former: &BTreeSet<_>, latter: &BTreeSet<_>| {
+            !is_same || former.contains(*rule) != latter.contains(*rule)
         };
-        let selectors = self.selectors.matching(side.identity).iter();
-        let of_selectors = selectors.filter_map(|selector| self.of_selector.get(*selector));
-        for rule in of_selectors.flatten().chain(&self.within) {
+        let of_pods = former.pods.union(&latter.pods);
+        for rule in of_pods.filter(|rule| differs(rule, &former.pods, &latter.pods)) {
             touched.addresses.entry(*rule).or_default().extend(addresses());
         }
-        let identity = side.pod.identity();
-        let services = inventory.services.of_namespace(identity.namespace());
-        for service in services.filter(|service| service.selects(identity)) {
-            self.concern(service, &mut touched.rules);
+        let of_services = former.services.union(&latter.services);
+        touched
+            .rules
+            .extend(of_services.filter(|rule| differs(rule, &former.services, &latter.services)));
+        if is_same {
+            return;
+        }
+        for rule in &self.within {
+            touched.addresses.entry(*rule).or_default().extend(addresses());
+        }
+        for key in &self.of_objects {
+            let Some(tracked) = self.rules.get(*key) else { continue };
+            for address in addresses().filter(|address| tracked.of_objects.contains(*address)) {
+                touched.addresses.entry(*key).or_default().insert(*address);
+            }
         }
     }
 
@@ -253,10 +299,20 @@ impl Membership {
         concerned.extend(of_objects.filter(|key| self.rules.get(*key).is_some_and(selects)));
     }
 
-    /// The ports of a rule about pods at an address; `None` where it does not select it.
+    /// The ports of a rule about pods, or with named ports, at an address; `None` where it does not
+    /// select it.
     fn evaluated_at(&self, key: TrackedRuleKey, address: IpAddr) -> Option<PortSet> {
-        let TrackedRule { rule, selector, .. } = self.rules.get(key)?;
-        let mut ports = PortSet::Ranges(Vec::new());
+        let TrackedRule {
+            rule,
+            selector,
+            of_objects,
+            ..
+        } = self.rules.get(key)?;
+        let is_of_object = of_objects.contains(&address);
+        let mut ports = match is_of_object {
+            true => rule.ports.clone(),
+            false => PortSet::Ranges(Vec::new()),
+        };
         for (identity, pod) in self.inventory.pods.identified_at(address) {
             let named = || pod.identity().named(&rule.named);
             match (&rule.peer, selector) {
@@ -266,6 +322,7 @@ impl Membership {
                 (Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix), None) if prefix.contains(&address) => {
                     ports = ports.union(&named());
                 }
+                (_, None) if is_of_object => ports = ports.union(&named()),
                 _ => {}
             }
         }
@@ -296,6 +353,15 @@ impl MembershipKey {
             ports: rule.ports.clone(),
             named: rule.named.clone(),
         }
+    }
+}
+
+/// The addresses of the objects other than pods that a rule with named ports selects.
+fn named_objects(rule: &Rule, inventory: &Inventory) -> BTreeSet<IpAddr> {
+    match &rule.peer {
+        Peer::Object(ObjectSelector::Pods(_)) => BTreeSet::new(),
+        Peer::Object(selector) if !rule.named.is_empty() => inventory.addresses(selector),
+        _ => BTreeSet::new(),
     }
 }
 

@@ -51,8 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_u8..2, 0_u8..3, 0_u8..4).prop_map(|(name, app, last)| Step::Service(name, app, last)),
         1 => (0_u8..2).prop_map(Step::ServiceGone),
         1 => (0_u8..4).prop_map(Step::Node),
-        4 => (0_u8..9).prop_map(Step::Track),
-        2 => (0_u8..9).prop_map(Step::Release),
+        4 => (0_u8..10).prop_map(Step::Track),
+        2 => (0_u8..10).prop_map(Step::Release),
     ]
 }
 
@@ -76,7 +76,8 @@ fn service(name: u8, app: u8, last: u8) -> InventoryService {
         namespace: "1".into(),
         name: name.to_string(),
         selector: Some([("app".to_owned(), app.to_string())].into()),
-        backends: [IpAddr::from([192, 0, 2, last])].into(),
+        // Of a pod too, whether it is selected or not.
+        backends: [IpAddr::from([192, 0, 2, last]), IpAddr::from([10, 0, 0, last])].into(),
         ..InventoryService::default()
     }
 }
@@ -130,6 +131,10 @@ fn rules() -> Vec<Rule> {
         rule(service(Some("0")), false),
         rule(service(None), true),
         rule(Peer::Object(ObjectSelector::RemoteNodes), false),
+        Rule {
+            ports: PortSet::Ranges(Vec::new()),
+            ..rule(service(Some("1")), true)
+        },
     ]
 }
 
