@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use names::Name;
-use policy::compile::{gather_selected, governs, names_ports_of_subject};
+use policy::compile::{gather_selected, names_ports_of_subject};
 use policy::inventory::ContainerPort;
+use policy::labels::{LabelSelector, Labels};
 use policy::question::Questions;
 use policy::{CidrGroup, Direction, Endpoint, Inventory, PerDirection, Policy, Program, ProgramId, QuestionRules};
 use settings::Settings;
+
+use super::spec_index::{SpecIndex, SpecKey, key_of};
 
 /// What the specs that govern an endpoint compile to; shared by all endpoints that the same ones
 /// govern.
@@ -33,31 +36,39 @@ pub(super) struct CompiledProgram {
 /// The programs that were compiled last time.
 #[derive(Debug, Default)]
 pub(super) struct Compiler {
+    specs: SpecIndex,
+    /// What governs endpoints with these labels; `None` where no policy does.
+    governing: HashMap<Labels, Option<Arc<GoverningSpecs>>>,
     known: HashMap<CompileKey, Compiled>,
     cidr_groups: Arc<[CidrGroup]>,
+}
+
+/// The specs that govern endpoints with the same labels.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct GoverningSpecs {
+    /// The endpoints' namespace, which gives the search list of their questions.
+    namespace: String,
+    /// In the order of the policies.
+    specs: Vec<SpecKey>,
+    /// Whether one of them speaks of ports by the names that the endpoint's containers give them.
+    name_ports: bool,
 }
 
 /// What a compiled program depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct CompileKey {
-    /// The endpoint's namespace, which gives the search list of its questions.
-    namespace: String,
-    /// The specs that govern the endpoint, in order.
-    ///
-    /// A spec is told by the address of its policy's allocation and its index in the policy. A
-    /// policy that changes gets another allocation. `Compiled::policies` keeps those of a key alive
-    /// as long as the key, so that no other policy can come to lie at the same address.
-    specs: Vec<(usize, usize)>,
+    governing: Arc<GoverningSpecs>,
     /// The ports that the endpoint's containers name, where some of the specs speak of them.
     ports: Vec<ContainerPort>,
 }
 
 impl Compiler {
-    /// Compiles every endpoint; `None` where no policy governs.
+    /// Compiles every endpoint; `None` where no policy governs. It takes a look at each endpoint,
+    /// and at the specs that may select one whose labels are new. `policies` are ordered by id.
     pub(super) fn compile(
         &mut self,
         endpoints: &[Endpoint],
-        policies: &[Arc<Policy>],
+        policies: &Arc<[Arc<Policy>]>,
         inventory: &Inventory,
         settings: &Settings,
     ) -> Vec<Option<Compiled>> {
@@ -65,46 +76,54 @@ impl Compiler {
             self.known.clear();
             self.cidr_groups.clone_from(&inventory.cidr_groups);
         }
+        let differ = self.specs.update(policies);
+        let subjects = differ.iter().flat_map(|policy| &policy.specs).map(|spec| &spec.subject);
+        let subjects: Vec<&LabelSelector> = subjects.collect();
+        let mut governing_before = std::mem::take(&mut self.governing);
+        governing_before.retain(|labels, _| !subjects.iter().any(|subject| subject.matches(labels)));
         let mut before = std::mem::take(&mut self.known);
         let compiled = endpoints.iter().map(|endpoint| {
-            let governing = governing(endpoint, policies);
-            if governing.is_empty() {
-                return None;
-            }
-            let pointers = governing
-                .iter()
-                .map(|(policy, number)| (Arc::as_ptr(policy).addr(), *number));
-            let names_ports = governing
-                .iter()
-                .any(|(policy, number)| names_ports_of_subject(&policy.specs[*number]));
-            let key = CompileKey {
-                namespace: endpoint.id.namespace.clone(),
-                specs: pointers.collect(),
-                ports: if names_ports {
-                    endpoint.ports.clone()
-                } else {
-                    Vec::new()
-                },
+            let governing = match self.governing.get(&endpoint.labels) {
+                Some(governing) => governing.clone(),
+                None => {
+                    let known = governing_before.remove_entry(&endpoint.labels);
+                    let (labels, governing) =
+                        known.unwrap_or_else(|| (endpoint.labels.clone(), self.governing_specs(endpoint)));
+                    self.governing.insert(labels, governing.clone());
+                    governing
+                }
             };
-            let known = self.known.get(&key).cloned().or_else(|| before.remove(&key));
-            let compiled = match known {
+            let governing = governing?;
+            let ports = match governing.name_ports {
+                true => endpoint.ports.clone(),
+                false => Vec::new(),
+            };
+            let key = CompileKey { governing, ports };
+            if let Some(known) = self.known.get(&key) {
+                return Some(known.clone());
+            }
+            let compiled = match before.remove(&key) {
                 Some(known) => known,
-                None => compile_one(endpoint, &governing, inventory, settings)?,
+                None => compile_one(endpoint, &self.specs.governing(endpoint), inventory, settings)?,
             };
             self.known.insert(key, compiled.clone());
             Some(compiled)
         });
         compiled.collect()
     }
-}
 
-fn governing<'a>(endpoint: &Endpoint, policies: &'a [Arc<Policy>]) -> Vec<(&'a Arc<Policy>, usize)> {
-    let specs = policies
-        .iter()
-        .flat_map(|policy| (0..policy.specs.len()).map(move |number| (policy, number)));
-    specs
-        .filter(|(policy, number)| governs(&policy.specs[*number], endpoint))
-        .collect()
+    /// The specs that govern an endpoint; `None` where none does.
+    fn governing_specs(&self, endpoint: &Endpoint) -> Option<Arc<GoverningSpecs>> {
+        let governing = self.specs.governing(endpoint);
+        let names_ports = |(policy, number): &(&Arc<Policy>, usize)| names_ports_of_subject(&policy.specs[*number]);
+        (!governing.is_empty()).then(|| {
+            Arc::new(GoverningSpecs {
+                namespace: endpoint.id.namespace.clone(),
+                specs: governing.iter().map(key_of).collect(),
+                name_ports: governing.iter().any(names_ports),
+            })
+        })
+    }
 }
 
 fn compile_one(

@@ -15,7 +15,7 @@ use super::compiling::{Compiled, CompiledProgram, Compiler};
 use super::governed::Governed;
 
 /// Which program governs whom.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Governance {
     pub(super) local: Arc<[Endpoint]>,
     pub(super) policies: Arc<[Arc<Policy>]>,
@@ -35,12 +35,12 @@ pub(super) struct Governance {
 impl Governance {
     /// Computes it anew if it follows from something else than `known`. The second value tells
     /// whether it does.
-    pub(super) fn update<'a>(
-        known: &'a mut Option<Self>,
+    pub(super) fn update(
+        known: &mut Option<Arc<Self>>,
         compiler: &mut Compiler,
         cluster: &Cluster,
         settings: &Settings,
-    ) -> (&'a Self, bool) {
+    ) -> (Arc<Self>, bool) {
         let (local, policies) = (cluster.endpoints(), Arc::clone(cluster.policies()));
         let cidr_groups = Arc::clone(&cluster.inventory().cidr_groups);
         let is_same = known.as_ref().is_some_and(|known| {
@@ -52,10 +52,10 @@ impl Governance {
             Some(known) if is_same => known,
             _ => {
                 let compiled = compiler.compile(&local, &policies, cluster.inventory(), settings);
-                Self::new(local, policies, cidr_groups, compiled)
+                Arc::new(Self::new(local, policies, cidr_groups, compiled))
             }
         };
-        (known.insert(now), !is_same)
+        (Arc::clone(known.insert(now)), !is_same)
     }
 
     fn new(
@@ -98,7 +98,7 @@ fn distinct_programs(compiled: &[Option<Compiled>]) -> BTreeMap<ProgramId, Arc<P
         programs
             .entry(*id)
             .and_modify(|known| {
-                if **known != **program {
+                if !Arc::ptr_eq(known, program) && **known != **program {
                     unite_origins(Arc::make_mut(known), program);
                 }
             })

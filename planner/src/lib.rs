@@ -16,6 +16,7 @@ mod governed;
 pub mod opened_pods;
 mod resolvers;
 mod selectors;
+mod spec_index;
 mod surroundings;
 
 #[cfg(test)]
@@ -92,7 +93,7 @@ pub struct Plan {
 #[derive(Debug, Default)]
 pub struct Planner {
     compiler: Compiler,
-    governance: Option<Governance>,
+    governance: Option<Arc<Governance>>,
     membership: Membership,
     evaluations: BTreeMap<ProgramId, TrackedTiers>,
     /// The tiers that follow each tracked rule.
@@ -109,8 +110,7 @@ impl Planner {
         let inventory = cluster.inventory();
         let surroundings = Surroundings::update(&mut self.surroundings, cluster, settings, own).clone();
         self.membership.update(inventory);
-        let governance = Governance::update(&mut self.governance, &mut self.compiler, cluster, settings);
-        let (governance, is_new) = (governance.0.clone(), governance.1);
+        let (governance, is_new) = Governance::update(&mut self.governance, &mut self.compiler, cluster, settings);
         if is_new {
             self.track(&governance.programs, &surroundings.places);
             let programs = governance.programs.iter();
@@ -151,9 +151,9 @@ impl Planner {
                 records: settings.records_group,
                 capacity: settings.capacity,
             },
-            endpoints: governance.rows,
-            conflicts: governance.conflicts,
-            governed: governance.governed,
+            endpoints: Arc::clone(&governance.rows),
+            conflicts: Arc::clone(&governance.conflicts),
+            governed: Arc::clone(&governance.governed),
             teachers: resolvers::teachers(&resolvers),
             resolvers,
             teachable: surroundings.teachable,
@@ -161,8 +161,8 @@ impl Planner {
             selectors: Arc::clone(&self.selectors),
             matching: settings.matching,
             lease: settings.lease,
-            local: governance.local,
-            policies: governance.policies,
+            local: Arc::clone(&governance.local),
+            policies: Arc::clone(&governance.policies),
             inventory: inventory.clone(),
             places: surroundings.places,
         }

@@ -48,8 +48,12 @@ pub fn gather<'a>(
 /// specs govern have the same programs, if they also name the same ports or none of the specs
 /// [names ports of theirs](names_ports_of_subject).
 pub fn governs(spec: &PolicySpec, endpoint: &Endpoint) -> bool {
-    let says_anything = spec.directions.iter().any(|(_, spec)| spec.says_anything());
-    says_anything && spec.subject.matches(&endpoint.labels)
+    says_anything(spec) && spec.subject.matches(&endpoint.labels)
+}
+
+/// Whether a spec says anything of either direction. One that does not governs nobody.
+pub fn says_anything(spec: &PolicySpec) -> bool {
+    spec.directions.iter().any(|(_, spec)| spec.says_anything())
 }
 
 /// Whether a spec speaks of ports by the names that the containers of its own subject give them.
