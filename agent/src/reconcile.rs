@@ -13,6 +13,7 @@ use dns_proxy::Listener;
 use enforcer::audit::{self, Integrity};
 use enforcer::conntrack::ConntrackEntry;
 use enforcer::pod_links::{NodeNetwork, PodLinks};
+use enforcer::writer::LeaseScope;
 use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -235,7 +236,7 @@ impl Reconciler {
         self.listen(before.listeners.iter().chain(&plan.listeners)).await?;
 
         let (ledger, filling) = (Arc::clone(&self.handles.ledger), Arc::clone(&plan));
-        let learned = move || filling.all_elements(&ledger.lock(), clock::now());
+        let learned = move |scope: &LeaseScope| filling.elements_in(&ledger.lock(), scope, clock::now());
         // On an error the old rules stand, with the old plan's generation.
         let generation = self
             .handles

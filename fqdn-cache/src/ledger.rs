@@ -260,6 +260,15 @@ impl Ledger {
         entries
     }
 
+    /// The live leases on `address`, with the owners of their names.
+    pub fn at(&self, now: Time, address: IpAddr) -> impl Iterator<Item = (LeaseOwner, LedgerEntry<'_>)> {
+        self.by_address.names_of(address).filter_map(move |id| {
+            let record = self.names.record(id);
+            let lease = record.leases.get(address).filter(|lease| lease.is_live(now))?;
+            Some((record.owner, self.entry(record, lease)))
+        })
+    }
+
     /// Drops ended leases and returns them, the names whose leases ended first in front.
     pub fn expire(&mut self, now: Time) -> Vec<(Name, IpAddr)> {
         let mut dropped = Vec::new();
@@ -411,11 +420,7 @@ impl Ledger {
     }
 
     fn live_holders(&self, now: Time, address: IpAddr) -> impl Iterator<Item = LedgerEntry<'_>> {
-        self.by_address.names_of(address).filter_map(move |id| {
-            let record = self.names.record(id);
-            let lease = record.leases.get(address).filter(|lease| lease.is_live(now))?;
-            Some(self.entry(record, lease))
-        })
+        self.at(now, address).map(|(_, entry)| entry)
     }
 
     fn entry<'a>(&self, record: &'a NameRecord, lease: &AddressLease) -> LedgerEntry<'a> {

@@ -13,6 +13,7 @@ mod compiling;
 mod evaluated_tiers;
 mod governance;
 mod governed;
+mod leased_elements;
 pub mod opened_pods;
 mod resolvers;
 mod selectors;
@@ -26,17 +27,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ahash::{HashMap, RandomState};
+use ahash::HashMap;
 use api::EndpointRow;
-use clock::Time;
 use cluster::index::Cluster;
 use dns_proxy::Listener;
 use enforcer::desired::KernelProgram;
 use enforcer::pod_links::PodLinks;
-use enforcer::writer::Holder;
-use enforcer::{DesiredState, Element, Interception, SetId};
-use fqdn_cache::{LeaseTiming, Ledger, Teacher};
-use hashbrown::HashTable;
+use enforcer::{DesiredState, Element, Interception};
+use fqdn_cache::{LeaseTiming, Teacher};
 use ipnet::IpNet;
 use names::{Name, Pattern};
 use policy::address::{Teachable, ZoneMap, without};
@@ -304,45 +302,6 @@ impl Plan {
             grace: longest.grace.max(own.grace),
             ..longest
         })
-    }
-
-    /// Everything that the ledger opens or closes under this plan, ordered; of each set no more
-    /// than it may hold, of which each owner of names has a share. So what it takes is bounded by
-    /// the sets and not by the ledger.
-    pub fn all_elements(&self, ledger: &Ledger, now: Time) -> Vec<(Element, Time, Holder)> {
-        let mut room: HashMap<SetId, u32> = HashMap::default();
-        // Each element once in memory: there may be hundreds of thousands.
-        let mut found: Vec<(Element, Time, Holder)> = Vec::new();
-        let mut places: HashTable<usize> = HashTable::new();
-        let hasher = RandomState::new();
-        // The entries of a name stand together.
-        let mut last: Option<MatchedName<'_>> = None;
-        for (owner, entry) in ledger.fairly(now) {
-            if self.teachable.judge(entry.address).is_err() {
-                continue;
-            }
-            if last.as_ref().is_none_or(|last| last.name != entry.name) {
-                last = self.selectors.matched(entry.name);
-            }
-            let Some(matched) = &last else { continue };
-            self.elements(matched, entry.address, entry.teacher, |element| {
-                let hash = hasher.hash_one(element);
-                if let Some(known) = places.find(hash, |place| found[*place].0 == element) {
-                    let (_, end, _) = &mut found[*known];
-                    *end = (*end).max(entry.expires);
-                    return;
-                }
-                let left = room.entry(element.set).or_insert(self.desired.capacity.get());
-                if *left > 0 {
-                    *left -= 1;
-                    places.insert_unique(hash, found.len(), |place| hasher.hash_one(found[*place].0));
-                    found.push((element, entry.expires, Holder(owner.0)));
-                }
-            });
-        }
-        drop(places);
-        found.sort_unstable();
-        found
     }
 
     /// The selectors that match a name and the policies that they come from, for people.

@@ -24,6 +24,7 @@ use super::heartbeat::{self, Heartbeat};
 use super::install::InstallRequest;
 use super::kernel::{Kernel, NfTables};
 use super::kernel_writer::{KernelWriter, Sweeps};
+use super::ledger_leases::LeaseScope;
 use super::pending_admission::PendingAdmission;
 use super::proof::Committed;
 use super::renewal::Renewal;
@@ -139,15 +140,22 @@ impl Enforcer {
         learned: impl FnOnce() -> Vec<(Element, Time)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let of_nobody = |(element, end)| (element, end, Holder::default());
-        self.install_held(desired, move || learned().into_iter().map(of_nobody).collect())
-            .await
+        let (mut learned, mut told) = (Some(learned), Vec::new());
+        let tell = move |_: &LeaseScope| {
+            if let Some(learned) = learned.take() {
+                told = learned().into_iter().map(of_nobody).collect();
+            }
+            told.clone()
+        };
+        self.install_held(desired, tell).await
     }
 
-    /// As [`install`](Self::install), with the holder of each element.
+    /// As [`install`](Self::install), with the holder of each element. `learned` may be called
+    /// twice, and need only return what it is asked for.
     pub async fn install_held(
         &self,
         desired: DesiredState,
-        learned: impl FnOnce() -> Vec<(Element, Time, Holder)> + Send + 'static,
+        learned: impl FnMut(&LeaseScope) -> Vec<(Element, Time, Holder)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let (answer, outcome) = oneshot::channel();
         let installation = InstallRequest {

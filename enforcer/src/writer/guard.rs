@@ -37,9 +37,10 @@ use crate::ruleset::change::{self, RulesetChange};
 
 use super::element_key::encode_key;
 use super::error::InstallError;
-use super::install::{ElementLease, InstallPurpose, LazyLeases};
+use super::install::{ElementLease, InstallPurpose};
 use super::kernel::{Kernel, NfTables};
 use super::kernel_writer::KernelWriter;
+use super::ledger_leases::LedgerLeases;
 use super::set_mirror::AdmissionPhase;
 use super::table_guard::CheckReason;
 
@@ -272,7 +273,7 @@ impl KernelWriter<NfTables> {
             true => InstallPurpose::RepairRules,
             false => InstallPurpose::Repair,
         };
-        let outcome = self.attempt(&desired, &mut LazyLeases::new(|| elements), purpose);
+        let outcome = self.attempt(&desired, &mut LedgerLeases::new(|_| elements.clone()), purpose);
         self.installed = Some(desired);
         let outcome = match outcome {
             Ok(_) => {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::generation::Generation;
 use super::install_failure::InstallFailure;
 use super::kernel::NfTables;
 use super::kernel_writer::KernelWriter;
+use super::ledger_leases::{AskLedger, LeaseScope, LedgerLeases};
 use super::members::MemberDiff;
 use super::nft;
 use super::pending_admission::PendingAdmission;
@@ -40,7 +42,7 @@ pub(super) type ElementLease = (Element, Time, Holder);
 /// An installation that waits.
 pub(super) struct InstallRequest {
     pub(super) desired: DesiredState,
-    pub(super) learned: Box<dyn FnOnce() -> Vec<ElementLease> + Send>,
+    pub(super) learned: Box<AskLedger>,
     pub(super) answer: oneshot::Sender<Result<Generation, InstallError>>,
 }
 
@@ -65,7 +67,7 @@ impl KernelWriter<NfTables> {
         if self.shared.is_table_gone.swap(false, Relaxed) {
             self.installed = None;
         }
-        let result = if self.installed.as_ref() == Some(&desired) && !self.is_damaged() {
+        let result = if self.installed.as_deref() == Some(&desired) && !self.is_damaged() {
             Ok(self.shared.mirror().generation)
         } else {
             // From here on no answer is released by the fast path, and admissions wait in the
@@ -88,7 +90,7 @@ impl KernelWriter<NfTables> {
     fn replace(
         &mut self,
         desired: DesiredState,
-        learned: impl FnOnce() -> Vec<ElementLease>,
+        learned: impl FnMut(&LeaseScope) -> Vec<ElementLease>,
     ) -> Result<Generation, InstallError> {
         if desired.table != self.kernel.table() {
             let text = format!("the table is {}, and not {}", self.kernel.table(), desired.table);
@@ -100,7 +102,7 @@ impl KernelWriter<NfTables> {
         if self.is_damaged() {
             self.installed = None;
         }
-        let mut learned = LazyLeases::new(learned);
+        let mut learned = LedgerLeases::new(learned);
         let result = match self.attempt(&desired, &mut learned, InstallPurpose::Install) {
             Err(InstallFailure::Missing(_)) if self.installed.is_some() => {
                 self.table_is_lost();
@@ -112,7 +114,7 @@ impl KernelWriter<NfTables> {
         match result {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
-                self.installed = Some(desired);
+                self.installed = Some(Arc::new(desired));
                 self.watch_routing(clock::now());
                 self.note_intact();
                 Ok(generation)
@@ -126,10 +128,10 @@ impl KernelWriter<NfTables> {
     }
 
     /// Carries out a change step by step. [`ruleset`] explains the order.
-    pub(super) fn attempt<L: FnOnce() -> Vec<ElementLease>>(
+    pub(super) fn attempt<L: FnMut(&LeaseScope) -> Vec<ElementLease>>(
         &mut self,
         desired: &DesiredState,
-        learned: &mut LazyLeases<L>,
+        learned: &mut LedgerLeases<L>,
         purpose: InstallPurpose,
     ) -> Result<Generation, InstallFailure> {
         let before = self.installed.clone();
@@ -167,19 +169,16 @@ impl KernelWriter<NfTables> {
             }
         };
         let sets = (&change.sets, &change.new_sets);
-        let mut members = MemberDiff::new(before.as_ref(), desired, sets, &self.shared.mirror())?;
-        let is_read = before.is_none_or(|before| !only_endpoints_differ(&before, desired))
-            || !change.new_sets.is_empty()
-            || members.deletes_any();
-        let now = clock::now();
-        let leases: &[ElementLease] = if is_read {
-            let learned = learned.tell();
-            learned.append(&mut adopted);
-            cut_to_capacity(learned, &change.sets, desired, now);
-            learned
-        } else {
-            &[]
+        let mut members = MemberDiff::new(before.as_deref(), desired, sets, &self.shared.mirror())?;
+        let scope = match &before {
+            Some(before) => LeaseScope::between(before, desired, &change.new_sets, members.addresses()),
+            None => LeaseScope::Everything,
         };
+        let now = clock::now();
+        let leases = learned.of(&scope);
+        leases.append(&mut adopted);
+        cut_to_capacity(leases, &change.sets, desired, now);
+        let leases = &*leases;
         if members.deletes_any() {
             members.keep_leased(&leases.iter().map(|(element, end, _)| (*element, *end)).collect(), now);
         }
@@ -189,7 +188,7 @@ impl KernelWriter<NfTables> {
             .filter(is_filled)
             .map(|lease| InitialElement::new(*lease, now))
             .collect();
-        filled.retain(|fill| !members.fills.contains(&fill.element));
+        filled.retain(|fill| members.fills.binary_search(&fill.element).is_err());
 
         for transaction in change.preparations(fills(&filled, &members.fills), desired.capacity.get()) {
             self.transact(&transaction)?;
@@ -251,7 +250,7 @@ impl KernelWriter<NfTables> {
         desired: &DesiredState,
         sets: &BTreeSet<SetId>,
         filled: &[InitialElement],
-        permanent: &BTreeSet<Element>,
+        permanent: &[Element],
         purpose: InstallPurpose,
     ) -> Generation {
         let counters = &self.shared.counters;
@@ -361,48 +360,8 @@ fn existing(structure: TableSnapshot) -> ExistingObjects {
     }
 }
 
-/// The leases of the ledger, which is asked once and only when needed. There may be hundreds of
-/// thousands.
-pub(super) struct LazyLeases<L> {
-    /// Asks the ledger; `None` once it was asked.
-    ask: Option<L>,
-    told: Vec<ElementLease>,
-}
-
-impl<L: FnOnce() -> Vec<ElementLease>> LazyLeases<L> {
-    pub(super) fn new(ask: L) -> Self {
-        Self {
-            ask: Some(ask),
-            told: Vec::new(),
-        }
-    }
-
-    fn tell(&mut self) -> &mut Vec<ElementLease> {
-        if let Some(ask) = self.ask.take() {
-            self.told = ask();
-        }
-        &mut self.told
-    }
-}
-
-/// Whether nothing differs on which the elements of existing sets depend.
-fn only_endpoints_differ(before: &DesiredState, after: &DesiredState) -> bool {
-    let same_members = || {
-        let pairs = before.members.iter().zip(&after.members);
-        before.members.len() == after.members.len()
-            && pairs
-                .into_iter()
-                .all(|((a, before), (b, after))| a == b && before.ptr_eq(after))
-    };
-    before.resolvers == after.resolvers
-        && before.cluster == after.cluster
-        && before.host == after.host
-        && ruleset::have_the_same_frame(before, after)
-        && same_members()
-}
-
 /// The elements with which new sets are made.
-fn fills(leased: &[InitialElement], permanent: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewElement>> {
+fn fills(leased: &[InitialElement], permanent: &[Element]) -> BTreeMap<SetId, Vec<NewElement>> {
     let mut fills: BTreeMap<SetId, Vec<NewElement>> = BTreeMap::new();
     for fill in leased {
         let element = NewElement {
@@ -411,9 +370,12 @@ fn fills(leased: &[InitialElement], permanent: &BTreeSet<Element>) -> BTreeMap<S
         };
         fills.entry(fill.element.set).or_default().push(element);
     }
-    for element in permanent {
-        let fill = NewElement::plain(encode_key(&element.key));
-        fills.entry(element.set).or_default().push(fill);
+    for of_set in permanent.chunk_by(|a, b| a.set == b.set) {
+        let Some(Element { set, .. }) = of_set.first() else {
+            continue;
+        };
+        let new = of_set.iter().map(|element| NewElement::plain(encode_key(&element.key)));
+        fills.entry(*set).or_default().extend(new);
     }
     fills
 }

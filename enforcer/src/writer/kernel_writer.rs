@@ -22,7 +22,7 @@ pub(super) struct KernelWriter<K> {
     pub(super) renewal: Renewal,
     /// The state that is in force; `None` when the table was lost since, or an installation failed
     /// halfway.
-    pub(super) installed: Option<DesiredState>,
+    pub(super) installed: Option<Arc<DesiredState>>,
     /// The interception mode that addresses, rules and routes were last set up for.
     pub(super) interception: Option<Interception>,
     pub(super) heartbeat: Arc<Heartbeat<K>>,

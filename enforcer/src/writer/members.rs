@@ -6,6 +6,7 @@
 //! that packets never find the address closed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +43,8 @@ enum MemberAction {
 /// The difference between the members of a desired state and what the kernel holds.
 #[derive(Debug, Default)]
 pub(super) struct MemberDiff {
-    /// The members of new sets, which are filled with them.
-    pub(super) fills: BTreeSet<Element>,
+    /// The members of new sets, which are filled with them; sorted.
+    pub(super) fills: Vec<Element>,
     /// Changes to sets that stay. The elements of one address stand together.
     actions: Vec<(Element, MemberAction)>,
 }
@@ -73,7 +74,7 @@ impl MemberDiff {
                 )));
             }
             if new_sets.contains(&element.set) {
-                change.fills.insert(*element);
+                change.fills.push(*element);
             } else if !mirror.is_permanent(element) {
                 change.actions.push((*element, MemberAction::Permanent));
             }
@@ -105,6 +106,8 @@ impl MemberDiff {
                 }
             }
         }
+        // Most often they are: those of tiers are sorted, and tiers come in order.
+        change.fills.sort_unstable();
         // The elements of an address are one decision. They go into one transaction, as far as that
         // may grow.
         change
@@ -116,6 +119,11 @@ impl MemberDiff {
     /// Whether an element is deleted that a lease might need.
     pub(super) fn deletes_any(&self) -> bool {
         self.actions.iter().any(|(_, action)| *action == MemberAction::Delete)
+    }
+
+    /// The addresses whose elements change in sets that stay.
+    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.actions.iter().map(|(element, _)| element.key.address).collect()
     }
 
     /// Turns deletions into leases where there are any.

@@ -1,13 +1,15 @@
 //! The elements of objects, which stay as long as they are desired, beside leases of the same
 //! elements.
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clock::now;
+use enforcer::writer::LeaseScope;
 use enforcer::{DesiredState, Element, Enforcer, InstallError, Renewal};
 use policy::ProgramId;
 
@@ -86,6 +88,32 @@ fn a_lease_does_not_shorten_a_member_and_takes_over_when_it_goes() {
             assert!(enforcer.already_admitted(generation, &lease, Duration::ZERO).is_some());
         });
     }
+}
+
+/// A ledger may hold hundreds of thousands of leases.
+#[test]
+fn of_a_change_of_members_the_ledger_is_asked_for_their_addresses_alone() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let scopes = Arc::new(Mutex::new(Vec::new()));
+        let install = async |members: &[u16]| {
+            let scopes = Arc::clone(&scopes);
+            let members = members.iter().map(|number| element(ONE, *number));
+            let ask = move |scope: &LeaseScope| {
+                scopes.lock().unwrap().push(scope.clone());
+                Vec::new()
+            };
+            enforcer.install_held(with(members), ask).await.unwrap();
+        };
+        let addresses = |numbers: &[u16]| LeaseScope::Some {
+            tiers: BTreeSet::new(),
+            addresses: numbers.iter().map(|number| element(ONE, *number).key.address).collect(),
+        };
+        install(&[1, 2]).await;
+        assert_eq!(scopes.lock().unwrap().drain(..).as_slice(), [LeaseScope::Everything]);
+        install(&[2, 3]).await;
+        assert_eq!(scopes.lock().unwrap().drain(..).as_slice(), [addresses(&[1, 3])]);
+    });
 }
 
 #[test]

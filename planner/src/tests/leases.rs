@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use fqdn_cache::{LearnedAnswer, LeaseOwner};
+use clock::Time;
+use enforcer::writer::{Holder, LeaseScope};
+use fqdn_cache::{LearnedAnswer, LeaseOwner, Ledger};
 
 use super::*;
 
@@ -149,4 +151,51 @@ fn what_one_pod_has_learned_leaves_room_for_the_others_and_is_never_built_whole(
     let elements = plan.all_elements(&ledger, now);
     assert_eq!(elements.len(), 1_000);
     assert_eq!(elements.iter().filter(|(.., holder)| *holder == Holder(0)).count(), 10);
+}
+
+#[test]
+fn of_some_addresses_and_of_some_tiers_the_ledger_opens_what_it_opens_of_everything() {
+    let settings = settings();
+    let plan = plan_with(
+        &[
+            pod("a", "10.0.0.1"),
+            policy_of("a", &names("{matchPattern: '*.example'}")),
+            pod("b", "10.0.0.2"),
+            policy_of("b", &names("{matchName: n1.example}")),
+        ],
+        &settings,
+    );
+    let mut ledger = Ledger::new(settings.limits, settings.lease);
+    let now = Time::from_millis(0);
+    for number in 0..4_u8 {
+        let addresses = [number, number + 1].map(|last| (IpAddr::from([203, 0, 113, last]), Duration::from_secs(60)));
+        let answer = LearnedAnswer {
+            name: name(&format!("n{number}.example")),
+            addresses: addresses.into_iter().collect(),
+            teacher: plan.teacher(ip("192.0.2.53")),
+            owner: LeaseOwner(1),
+            terms: None,
+        };
+        ledger.learn(now, &answer);
+    }
+    let all = plan.all_elements(&ledger, now);
+    let of_some = |addresses: &[u8], tiers: &[ProgramId]| {
+        let addresses: BTreeSet<IpAddr> = addresses
+            .iter()
+            .map(|last| IpAddr::from([203, 0, 113, *last]))
+            .collect();
+        let tiers: BTreeSet<ProgramId> = tiers.iter().copied().collect();
+        let is_asked =
+            |element: &Element| addresses.contains(&element.key.address) || tiers.contains(&element.set.program);
+        let mut expected = all.clone();
+        expected.retain(|(element, ..)| is_asked(element));
+        let scope = LeaseScope::Some { tiers, addresses };
+        assert_eq!(plan.elements_in(&ledger, &scope, now), expected);
+        expected.len()
+    };
+    let tiers: Vec<ProgramId> = plan.desired.programs.keys().copied().collect();
+    assert_eq!(of_some(&[], &[]), 0);
+    assert!((1..all.len()).contains(&of_some(&[1, 9], &[])));
+    assert!((1..all.len()).contains(&of_some(&[], &tiers[..1])));
+    assert_eq!(of_some(&[0], &tiers), all.len());
 }
