@@ -1,11 +1,16 @@
 //! One set of tiers, with the addresses that its rules about objects mean.
+//!
+//! A rule that selects whole namespaces is *shared* ([`Classifier::shared`]): its members are the
+//! elements of tiers that consist of this rule alone, which are evaluated like any others. The
+//! tiers that share it have elements of their own only where another rule about objects selects an
+//! address too, or a prefix decides before the shared rule.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer::layout::{ElementKey, IpFamily};
-use enforcer::{Element, ElementSet, SetId, layout};
+use enforcer::{Element, ElementSet, KernelTiers, SetId, layout};
 use policy::address::ZoneMap;
 use policy::classifier::{AddressContext, Classifier, ClassifierEntry, RuleIndex};
 use policy::membership::{Membership, PeerMembers, TrackedRuleKey};
@@ -67,6 +72,30 @@ impl EvaluatedTiers {
             .flat_map(move |entry| layout::elements(self.id, layout, address, entry))
     }
 
+    /// The addresses that may have elements.
+    fn with_entries(&self) -> BTreeSet<IpAddr> {
+        let mut addresses = BTreeSet::new();
+        for (index, members) in &self.objects {
+            if is_shared(&self.classifier, *index) {
+                for (first, last) in self.classifier.overruled() {
+                    addresses.extend(members.range(first..=last).map(|(address, _)| *address));
+                }
+            } else {
+                addresses.extend(members.keys().copied());
+            }
+        }
+        addresses
+    }
+
+    /// Whether this address of a shared rule may have elements.
+    fn may_have_entries(&self, address: IpAddr) -> bool {
+        let is_member = |(index, members): &(RuleIndex, PeerMembers)| {
+            !is_shared(&self.classifier, *index) && members.contains_key(&address)
+        };
+        let mut overruled = self.classifier.overruled();
+        overruled.any(|(first, last)| (first..=last).contains(&address)) || self.objects.iter().any(is_member)
+    }
+
     fn objects_at(&self, address: IpAddr) -> Vec<(RuleIndex, PortSet)> {
         let ports = |(index, members): &(RuleIndex, PeerMembers)| Some((*index, members.get(&address)?.clone()));
         self.objects.iter().filter_map(ports).collect()
@@ -87,7 +116,7 @@ impl TrackedTiers {
     /// Tracks the members of the tiers' rules from now on, until they are
     /// [released](Self::release).
     pub(super) fn new(tiers: &Tiers, membership: &mut Membership, places: &ZoneMap) -> Self {
-        let classifier = Arc::new(Classifier::new(tiers));
+        let classifier = Arc::new(Classifier::sharing(tiers));
         let (mut objects, mut tracked) = (Vec::new(), Vec::new());
         for (index, rule) in classifier.object_rules() {
             let Some(key) = membership.track(rule) else { continue };
@@ -98,11 +127,6 @@ impl TrackedTiers {
         let sets = IpFamily::BOTH
             .into_iter()
             .flat_map(|family| layout::sets(id, layout, family))
-            .collect();
-        let addresses: BTreeSet<IpAddr> = objects
-            .iter()
-            .flat_map(|(_, members)| members.keys())
-            .copied()
             .collect();
         let evaluation = EvaluatedTiers {
             id,
@@ -115,14 +139,23 @@ impl TrackedTiers {
             tracked,
             sets,
         };
+        let addresses = new.evaluation.with_entries();
         new.evaluate(&addresses, places);
         new
+    }
+
+    /// In the form in which the kernel evaluates them.
+    pub(super) fn folded(&self) -> KernelTiers {
+        KernelTiers {
+            id: self.evaluation.id,
+            classifier: Arc::clone(&self.evaluation.classifier),
+        }
     }
 
     /// The same rules may have come to stand in other policies, which people are told.
     pub(super) fn rename(&mut self, tiers: &Tiers) {
         if !self.evaluation.classifier.rules().iter().eq(tiers.rules()) {
-            let classifier = Arc::new(Classifier::new(tiers));
+            let classifier = Arc::new(Classifier::sharing(tiers));
             Arc::make_mut(&mut self.evaluation).classifier = classifier;
         }
     }
@@ -141,20 +174,28 @@ impl TrackedTiers {
     /// and evaluates the addresses that differ.
     pub(super) fn update(&mut self, membership: &Membership, places: &ZoneMap) {
         let changed = membership.changed();
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut of_shared) = (BTreeSet::new(), BTreeSet::new());
         let evaluation = Arc::make_mut(&mut self.evaluation);
-        for (key, (_, members)) in self.tracked.iter().zip(&mut evaluation.objects) {
+        for (key, (index, members)) in self.tracked.iter().zip(&mut evaluation.objects) {
             let Some(addresses) = changed.get(key) else { continue };
-            touched.extend(addresses);
+            match is_shared(&evaluation.classifier, *index) {
+                true => of_shared.extend(addresses),
+                false => touched.extend(addresses),
+            }
             *members = membership.members(*key).cloned().unwrap_or_default();
         }
+        touched.extend(
+            of_shared
+                .into_iter()
+                .filter(|address| evaluation.may_have_entries(*address)),
+        );
         self.evaluate(&touched, places);
     }
 
     /// Evaluates the addresses anew that lie elsewhere than before.
     pub(super) fn relocate(&mut self, places: &ZoneMap, moved: impl Fn(IpAddr) -> bool) {
-        let known = self.evaluation.objects.iter().flat_map(|(_, members)| members.keys());
-        let touched: BTreeSet<IpAddr> = known.copied().filter(|address| moved(*address)).collect();
+        let mut touched = self.evaluation.with_entries();
+        touched.retain(|address| moved(*address));
         self.evaluate(&touched, places);
     }
 
@@ -180,6 +221,10 @@ impl TrackedTiers {
             }
         }
     }
+}
+
+fn is_shared(classifier: &Classifier, rule: RuleIndex) -> bool {
+    classifier.shared().iter().any(|shared| shared.index == rule)
 }
 
 /// The elements of an address in a set.

@@ -31,7 +31,7 @@ use ahash::HashMap;
 use api::EndpointRow;
 use cluster::index::Cluster;
 use dns_proxy::Listener;
-use enforcer::desired::KernelProgram;
+use enforcer::desired::{KernelProgram, KernelTiers};
 use enforcer::pod_links::PodLinks;
 use enforcer::{DesiredState, Element, Interception};
 use fqdn_cache::{LeaseTiming, Teacher};
@@ -97,9 +97,15 @@ pub struct Planner {
     /// The tiers that follow each tracked rule.
     followers: HashMap<TrackedRuleKey, BTreeSet<ProgramId>>,
     surroundings: Option<Surroundings>,
-    /// The programs with the classifiers of their evaluations.
-    programs: BTreeMap<ProgramId, Arc<KernelProgram>>,
+    programs: BTreeMap<ProgramId, TrackedProgram>,
     selectors: Arc<Selectors>,
+}
+
+/// A program, with the classifiers of its evaluations.
+#[derive(Debug)]
+struct TrackedProgram {
+    program: Arc<Program>,
+    folded: Arc<KernelProgram>,
 }
 
 impl Planner {
@@ -111,8 +117,6 @@ impl Planner {
         let (governance, is_new) = Governance::update(&mut self.governance, &mut self.compiler, cluster, settings);
         if is_new {
             self.track(&governance.programs, &surroundings.places);
-            let programs = governance.programs.iter();
-            self.programs = programs.map(|(id, program)| (*id, self.folded(program))).collect();
         }
         self.evaluate(&surroundings);
         let evaluations: Vec<_> = self.evaluations.values().map(|it| Arc::clone(&it.evaluation)).collect();
@@ -126,7 +130,11 @@ impl Planner {
             listeners: resolvers::listeners(settings, &bindings),
             desired: DesiredState {
                 table: settings.table.clone(),
-                programs: self.programs.clone(),
+                programs: self
+                    .programs
+                    .iter()
+                    .map(|(id, it)| (*id, Arc::clone(&it.folded)))
+                    .collect(),
                 members: evaluations.iter().map(|it| (it.id, it.elements.clone())).collect(),
                 local_host: settings.local_host,
                 intercepted: governance.governed.keys().copied().collect(),
@@ -169,28 +177,27 @@ impl Planner {
     /// Tracks the tiers of these programs, and no others any more.
     fn track(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, places: &ZoneMap) {
         let mut before = std::mem::take(&mut self.evaluations);
-        let tiers = programs
-            .values()
-            .flat_map(|program| [&program.enforced].into_iter().chain(&program.audited));
-        for tiers in tiers {
-            let id = tiers.id();
-            if self.evaluations.contains_key(&id) {
-                continue;
-            }
-            let tracked = match before.remove(&id) {
-                Some(mut known) => {
-                    known.rename(tiers);
-                    known
+        let programs_before = std::mem::take(&mut self.programs);
+        for (id, program) in programs {
+            let known = programs_before.get(id);
+            let known = known.filter(|known| Arc::ptr_eq(&known.program, program));
+            let (enforced, audited) = match known {
+                Some(TrackedProgram { folded, .. }) => {
+                    (folded.enforced.id, folded.audited.as_ref().map(|tiers| tiers.id))
                 }
-                None => {
-                    let new = TrackedTiers::new(tiers, &mut self.membership, places);
-                    for key in new.tracked() {
-                        self.followers.entry(*key).or_default().insert(id);
-                    }
-                    new
-                }
+                None => (program.enforced.id(), program.audited.as_ref().map(Tiers::id)),
             };
-            self.evaluations.insert(id, tracked);
+            let audited = program.audited.as_ref().zip(audited);
+            let folded = KernelProgram {
+                enforced: self.track_tiers(&program.enforced, enforced, &mut before, places),
+                audited: audited.map(|(tiers, id)| self.track_tiers(tiers, id, &mut before, places)),
+                response: program.response,
+            };
+            let tracked = TrackedProgram {
+                program: Arc::clone(program),
+                folded: Arc::new(folded),
+            };
+            self.programs.insert(*id, tracked);
         }
         for (id, gone) in before {
             for key in gone.tracked() {
@@ -203,6 +210,39 @@ impl Planner {
             }
             gone.release(&mut self.membership);
         }
+    }
+
+    /// Tracks tiers, and those that stand for rules that they share. `before` has those that were
+    /// tracked and are not yet again.
+    fn track_tiers(
+        &mut self,
+        tiers: &Tiers,
+        id: ProgramId,
+        before: &mut BTreeMap<ProgramId, TrackedTiers>,
+        places: &ZoneMap,
+    ) -> KernelTiers {
+        if let Some(known) = self.evaluations.get(&id) {
+            return known.folded();
+        }
+        let tracked = match before.remove(&id) {
+            Some(mut known) => {
+                known.rename(tiers);
+                known
+            }
+            None => {
+                let new = TrackedTiers::new(tiers, &mut self.membership, places);
+                for key in new.tracked() {
+                    self.followers.entry(*key).or_default().insert(id);
+                }
+                new
+            }
+        };
+        let folded = tracked.folded();
+        self.evaluations.insert(id, tracked);
+        for shared in folded.classifier.shared() {
+            self.track_tiers(&shared.tiers, shared.id, before, places);
+        }
+        folded
     }
 
     /// Brings the evaluations up to date with what the membership has changed, and with where
@@ -221,22 +261,6 @@ impl Planner {
                 tracked.relocate(places, |address| before.of(address) != places.of(address));
             }
         }
-    }
-
-    /// A program, with the classifiers that were made of its tiers.
-    fn folded(&self, program: &Program) -> Arc<KernelProgram> {
-        let of = |tiers: &Tiers| match self.evaluations.get(&tiers.id()) {
-            Some(TrackedTiers { evaluation, .. }) => enforcer::desired::KernelTiers {
-                id: evaluation.id,
-                classifier: Arc::clone(&evaluation.classifier),
-            },
-            None => enforcer::desired::KernelTiers::new(tiers),
-        };
-        Arc::new(KernelProgram {
-            enforced: of(&program.enforced),
-            audited: program.audited.as_ref().map(of),
-            response: program.response,
-        })
     }
 }
 

@@ -6,10 +6,12 @@ use std::net::IpAddr;
 
 use cluster::index::Cluster;
 use cluster::{Object, ObjectChange, ObjectKey};
-use enforcer::Element;
+use enforcer::layout::{ElementKey, IpFamily, SetKind};
+use enforcer::{Element, KernelTiers, SetId};
 use names::Name;
 use planner::{Plan, Planner};
-use policy::{document, validate};
+use policy::classifier::{AddressContext, Classifier, SetClass};
+use policy::{Protocol, Rule, Tiers, Verdict, document, validate};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use settings::resolve::resolve;
@@ -29,6 +31,8 @@ enum Step {
     /// The endpoints of a service.
     Slice(u8, u8),
     Policy(u8, PolicyState),
+    /// A policy of the whole cluster, of tier Admin or Baseline, with two of [`TIER_RULES`].
+    TierPolicy(bool, [usize; 2]),
     /// One of the objects is deleted.
     Gone(usize),
     /// An address of this node's own.
@@ -53,7 +57,7 @@ struct PolicyState {
     is_audited: bool,
 }
 
-const RULES: [&str; 12] = [
+const RULES: [&str; 15] = [
     "egress: [{toEndpoints: [{matchLabels: {app: a0}}], toPorts: [{ports: [{port: web, protocol: TCP}]}]}]",
     "egress: [{toEndpoints: [{matchLabels: {app: a1, 'k8s:io.kubernetes.pod.namespace': n0}}]}]",
     "egress: [{toEndpoints: [{matchExpressions: [{key: app, operator: NotIn, values: [a0]}]}]}]",
@@ -66,6 +70,20 @@ const RULES: [&str; 12] = [
     "ingress: [{fromEndpoints: [{matchLabels: {app: a0}}], toPorts: [{ports: [{port: web, protocol: TCP}]}]}]",
     "ingress: [{fromEntities: [remote-node]}, {fromCIDR: [192.0.2.0/24]}]",
     "ingressDeny: [{fromEndpoints: [{matchLabels: {app: a1}}]}]",
+    // These decide about whole namespaces, and prefixes decide before some of them.
+    "egressDeny: [{toEndpoints: [{matchLabels: {'k8s:io.cilium.k8s.namespace.labels.team': t2}}], toPorts: [{ports: [{port: '81'}]}]}]",
+    "egressDeny: [{toEntities: [cluster], toPorts: [{ports: [{port: '81', protocol: TCP}]}]}]",
+    "egress: [{toEndpoints: [{matchExpressions: [{key: 'k8s:io.kubernetes.pod.namespace', operator: Exists}]}], toPorts: [{ports: [{port: web}, {port: '443'}]}]}]",
+];
+
+const TIER_RULES: [&str; 7] = [
+    "{action: Accept, to: [{namespaces: {matchLabels: {team: t1}}}]}",
+    "{action: Accept, to: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}",
+    "{action: Deny, to: [{namespaces: {matchLabels: {team: t2}}}]}",
+    "{action: Deny, to: [{networks: [10.1.0.0/30]}]}",
+    "{action: Accept, to: [{networks: [10.1.0.2/31]}], protocols: [{tcp: {destinationPort: {number: 443}}}]}",
+    "{action: Pass, to: [{namespaces: {matchLabels: {team: t0}}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}",
+    "{action: Deny, to: [{nodes: {}}]}",
 ];
 
 fn step() -> impl Strategy<Value = Step> {
@@ -87,6 +105,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_u8..2, 0_u8..3, 0_u8..4).prop_map(|(name, app, last)| Step::Service(name, app, last)),
         2 => (0_u8..2, 0_u8..4).prop_map(|(name, last)| Step::Slice(name, last)),
         5 => (0_u8..4, policy).prop_map(|(name, policy)| Step::Policy(name, policy)),
+        2 => (any::<bool>(), [0..TIER_RULES.len(), 0..TIER_RULES.len()])
+            .prop_map(|(is_admin, rules)| Step::TierPolicy(is_admin, rules)),
         7 => (0_usize..20).prop_map(Step::Gone),
         1 => (0_u8..6).prop_map(Step::Own),
     ]
@@ -142,6 +162,10 @@ impl History {
             }
             Step::Policy(name, state) => {
                 let policy = policy(*name, *state);
+                (ObjectKey::Policy(policy.id.clone()), Object::Policy(Box::new(policy)))
+            }
+            Step::TierPolicy(is_admin, rules) => {
+                let policy = tier_policy(*is_admin, *rules);
                 (ObjectKey::Policy(policy.id.clone()), Object::Policy(Box::new(policy)))
             }
             Step::Gone(place) => {
@@ -200,7 +224,22 @@ fn policy(name: u8, state: PolicyState) -> policy::Policy {
         namespace_of(name),
         state.app,
     );
-    let (documents, errors) = document::parse(&text);
+    read_policy(&text)
+}
+
+fn tier_policy(is_admin: bool, rules: [usize; 2]) -> policy::Policy {
+    let [first, second] = rules.map(|rule| TIER_RULES[rule]);
+    let tier = if is_admin { "Admin" } else { "Baseline" };
+    read_policy(&format!(
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
+         metadata: {{name: {}}}\nspec:\n  tier: {tier}\n  priority: 1\n  subject: {{namespaces: {{}}}}\n  \
+         egress:\n  - {first}\n  - {second}\n",
+        tier.to_lowercase(),
+    ))
+}
+
+fn read_policy(text: &str) -> policy::Policy {
+    let (documents, errors) = document::parse(text);
     assert_eq!(errors, []);
     let (verdict, diagnostics) = validate::validate(&documents[0]);
     verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
@@ -234,8 +273,106 @@ fn learned(plan: &Plan) -> Vec<(String, IpAddr, BTreeSet<Element>)> {
     learned
 }
 
+/// The verdict that the sets of tiers give, as the kernel looks them up: class by class, in each the
+/// tiers' own sets and those of the rules that they share; then the prefixes.
+fn by_sets(plan: &Plan, tiers: &KernelTiers, address: IpAddr, port: u16) -> Verdict {
+    let holds = |id, class, kind, port| {
+        let set = SetId {
+            program: id,
+            class,
+            kind,
+            family: if address.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 },
+        };
+        let key = ElementKey { address, port };
+        plan.desired
+            .members
+            .get(&id)
+            .is_some_and(|members| members.contains(&Element { set, key }))
+    };
+    let exact = Some((Protocol::Tcp, port));
+    let found = |id, class| {
+        holds(id, class, SetKind::Exact, exact)
+            || holds(id, class, SetKind::All, None)
+            || tiers
+                .classifier
+                .layout()
+                .port_ranges
+                .iter()
+                .zip(0..)
+                .any(|(range, number)| {
+                    let is_in = range.protocol == Protocol::Tcp && (range.first..=range.last).contains(&port);
+                    is_in && holds(id, class, SetKind::Range(number), None)
+                })
+    };
+    for class in SetClass::ALL {
+        let mut shared = tiers.classifier.shared().iter().filter(|shared| shared.class == class);
+        if found(tiers.id, class) || shared.any(|shared| found(shared.id, SetClass::Allow)) {
+            return class.verdict();
+        }
+    }
+    let zone = plan.places.of(address);
+    tiers.classifier.verdict(address, zone, std::iter::empty(), exact)
+}
+
+/// The verdict of an endpoint's policies, as the tiers say it from what is known of an address.
+fn by_policies(plan: &Plan, tiers: &Tiers, address: IpAddr, port: u16) -> Verdict {
+    let classifier = Classifier::new(tiers);
+    let members = |(index, rule): (usize, &Rule)| Some((index, plan.inventory.members(rule).remove(&address)?));
+    let objects: Vec<_> = classifier.object_rules().filter_map(members).collect();
+    let zone = plan.places.of(address);
+    let at = AddressContext {
+        address,
+        zone,
+        objects: &objects,
+    };
+    let entries = match objects.is_empty() {
+        true => Vec::new(),
+        false => classifier.entries_for_objects(at).to_vec(),
+    };
+    classifier.verdict(address, zone, entries.iter(), Some((Protocol::Tcp, port)))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// At addresses that no name has taught.
+    #[test]
+    fn the_sets_of_a_plan_say_what_policies_say(
+        steps in prop::collection::vec(step(), 1..24),
+    ) {
+        let settings = settings();
+        let mut history = History::default();
+        let mut cluster = Cluster::new("here");
+        for step in &steps {
+            if let Some(change) = history.take(step) {
+                cluster.apply(change);
+            }
+        }
+        let plan = Planner::default().plan(&cluster, &settings, &history.own);
+        for endpoint in plan.local.iter() {
+            let policies = plan.policies.iter().map(|policy| &**policy);
+            let Some(compiled) = policy::compile::compile(endpoint, policies, &plan.inventory) else {
+                continue;
+            };
+            let program = compiled.programs.egress.unwrap();
+            let Some(folded) = plan.desired.programs.get(&program.id()) else {
+                prop_assert!(plan.conflicts.iter().any(|conflict| conflict.closed), "{:?}", endpoint);
+                continue;
+            };
+            let both = folded.evaluations().zip([&program.enforced].into_iter().chain(&program.audited));
+            for (folded, tiers) in both {
+                for last in 0..6 {
+                    for address in [[10, 1, 0, last], [192, 0, 2, last], [198, 51, 100, last]] {
+                        for port in [80, 81, 443] {
+                            let address = IpAddr::from(address);
+                            let expected = by_policies(&plan, tiers, address, port);
+                            prop_assert_eq!(by_sets(&plan, folded, address, port), expected, "{} {} {:#?}", address, port, tiers);
+                        }
+                    }
+                }
+            }
+        }
+    }
 
     /// However many changes come at once.
     #[test]

@@ -22,6 +22,7 @@
 mod entry;
 mod evaluation;
 mod layout;
+mod shared;
 mod spans;
 
 use std::net::IpAddr;
@@ -38,6 +39,7 @@ use crate::zone::AddressZone;
 pub use entry::{ClassifierEntries, ClassifierEntry, SetClass};
 use evaluation::{Precedence, RuleList};
 pub use layout::SetLayout;
+pub use shared::SharedRule;
 use spans::RuleSpan;
 
 /// A rule, by its position in [`Tiers::rules`].
@@ -75,18 +77,38 @@ pub struct Classifier {
     /// What they say of every other address.
     elsewhere: PortMap<Precedence>,
     layout: SetLayout,
+    shared: Vec<SharedRule>,
+    /// Whether every rule allows, and stands in tier Network.
+    only_allows: bool,
 }
 
 impl Classifier {
     /// Compiles tiers. Takes time in proportion to the number of prefixes, and to how deep they lie
     /// in each other.
     pub fn new(tiers: &Tiers) -> Self {
+        Self::with_shared(RuleList::of(tiers), tiers, Vec::new())
+    }
+
+    /// As [`new`](Self::new), but rules that select whole namespaces are [shared](Self::shared):
+    /// their members need no entries here, except where a prefix decides before such a rule.
+    pub fn sharing(tiers: &Tiers) -> Self {
         let list = RuleList::of(tiers);
+        let shared = shared::shared_rules(tiers, &list);
+        Self::with_shared(list, tiers, shared)
+    }
+
+    fn with_shared(list: RuleList, tiers: &Tiers, shared: Vec<SharedRule>) -> Self {
+        let has_entries = |index| {
+            let shared = shared.iter().find(|shared| shared.index == index);
+            shared.is_none_or(|shared| shared.may_be_overruled)
+        };
         Self {
             spans: AddressZone::ALL.map(|zone| spans::spans(&list, zone)),
             elsewhere: list.evaluate(std::iter::empty()),
-            layout: SetLayout::of(tiers),
+            layout: SetLayout::of(tiers, has_entries),
+            only_allows: layout::only_allows(tiers),
             list,
+            shared,
         }
     }
 
@@ -120,6 +142,27 @@ impl Classifier {
     pub fn object_rules(&self) -> impl Iterator<Item = (RuleIndex, &Rule)> {
         let objects = |(_, rule): &(RuleIndex, &Rule)| matches!(rule.peer, Peer::Object(_) | Peer::PodsWithin(..));
         self.list.rules.iter().enumerate().filter(objects)
+    }
+
+    /// The rules about objects whose members are looked up in the sets of other tiers, in order.
+    pub fn shared(&self) -> &[SharedRule] {
+        &self.shared
+    }
+
+    /// Where prefixes may decide before a shared rule, in one zone at least: the first and the last
+    /// address of each range.
+    pub fn overruled(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        let spans = self.spans.iter().flatten();
+        let overruled = spans.filter(|span| self.may_overrule_shared(span));
+        overruled.map(|span| (span.first, span.last))
+    }
+
+    fn may_overrule_shared(&self, span: &RuleSpan) -> bool {
+        let may_overrule = |by: &RuleIndex| {
+            let mut shared = self.shared.iter();
+            shared.any(|shared| shared::may_overrule(&self.list, *by, shared.class))
+        };
+        span.rules.iter().any(may_overrule)
     }
 
     /// The sets that entries may stand in.
@@ -178,10 +221,39 @@ impl Classifier {
     }
 
     /// The entries of an address for all rules that mean it because an object has it: the ports
-    /// that these rules decide otherwise than prefixes alone.
+    /// that these rules decide otherwise than prefixes and the [shared](Self::shared) ones among
+    /// them.
     pub fn entries_for_objects(&self, at: AddressContext<'_>) -> ClassifierEntries {
+        let class_of = |index: RuleIndex| {
+            let shared = self.shared.iter().find(|shared| shared.index == index);
+            shared.map(|shared| shared.class)
+        };
+        let shared: SmallVec<[(RuleIndex, PortSet); 2]> = at
+            .objects
+            .iter()
+            .filter(|(index, _)| class_of(*index).is_some())
+            .cloned()
+            .collect();
+        let span = self.span(at.address, at.zone);
+        let is_overruled = !shared.is_empty() && span.is_some_and(|span| self.may_overrule_shared(span));
+        if shared.len() == at.objects.len() && !is_overruled {
+            return ClassifierEntries::new();
+        }
+        if self.only_allows && span.is_none() {
+            // Nothing else decides. Thousands of members come here.
+            let own = at.objects.iter().filter(|(index, _)| class_of(*index).is_none());
+            let ports = own
+                .map(|(_, ports)| ports.clone())
+                .reduce(|all, ports| all.union(&ports));
+            let ports = ports.filter(|ports| !ports.is_empty());
+            let class = SetClass::Allow;
+            return ports
+                .map(|ports| ClassifierEntry { class, ports })
+                .into_iter()
+                .collect();
+        }
         let with = self.evaluate(at);
-        let without = self.evaluate(AddressContext { objects: &[], ..at });
+        let without = self.evaluate(AddressContext { objects: &shared, ..at });
         let mut sets = SetClass::ALL.map(|_| PortSet::Ranges(Vec::new()));
         let mut add = |class: SetClass, ports: &PortSet| {
             let known = &mut sets[class as usize];
@@ -212,6 +284,13 @@ impl Classifier {
                 // It hides the intervals, so what comes before it is added, whether new or not.
                 for first in SetClass::ALL.into_iter().filter(|first| *first < class) {
                     add(first, &with.ports_where(&PortSet::All, |by| by.class() == first));
+                }
+            }
+        }
+        if is_overruled {
+            for (index, ports) in &shared {
+                if let Some(class) = class_of(*index) {
+                    shared::overrule(class, ports, &with, &mut add);
                 }
             }
         }

@@ -123,7 +123,7 @@ pub struct ProgramId(pub u64);
 
 impl ProgramId {
     /// Raise when the meaning of a program in the kernel changes.
-    pub const SCHEME: u8 = 3;
+    pub const SCHEME: u8 = 4;
 }
 
 impl fmt::Display for ProgramId {
@@ -231,6 +231,10 @@ impl Tiers {
         self.closed_by.sort_unstable();
         self.admin.retain(Rule::matches_anything);
         self.baseline.retain(Rule::matches_anything);
+        if self.closed() {
+            // Nothing comes that far.
+            self.baseline.clear();
+        }
         self
     }
 }
@@ -306,7 +310,7 @@ mod tests {
     fn the_id_is_the_same_in_every_process_and_version() {
         assert_eq!(
             program().id().to_string(),
-            "f4ed44e81289ca15",
+            "49ace0da1756974a",
             "raise ProgramId::SCHEME if the meaning changed"
         );
     }
@@ -355,6 +359,17 @@ mod tests {
         let other = other.merged();
         assert_eq!(other.id(), program().merged().id());
         assert_eq!(other.enforced.network[1].origins, [origin("p"), origin("q")]);
+    }
+
+    #[test]
+    fn what_comes_behind_a_closed_tier_is_no_part_of_a_program() {
+        let mut other = program();
+        other.enforced.baseline = vec![rule(prefix("198.51.100.0/24"), 80)];
+        assert_eq!(other.clone().merged().id(), program().merged().id());
+        other.enforced.closed_by.clear();
+        let mut open = program();
+        open.enforced.closed_by.clear();
+        assert_ne!(other.merged().id(), open.merged().id());
     }
 
     #[test]

@@ -208,10 +208,14 @@ fn weight(command: &TableCommand) -> usize {
 pub(crate) fn learned_sets(desired: &DesiredState) -> BTreeSet<SetId> {
     let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
     let sets = evaluations.flat_map(|evaluation| {
-        let layout = evaluation.classifier.layout();
-        IpFamily::BOTH
-            .into_iter()
-            .flat_map(move |family| layout::sets(evaluation.id, layout, family))
+        let classifier = &evaluation.classifier;
+        let shared = classifier.shared().iter().map(|shared| (shared.id, &shared.layout));
+        let layouts = std::iter::once((evaluation.id, classifier.layout())).chain(shared);
+        layouts.flat_map(|(id, layout)| {
+            IpFamily::BOTH
+                .into_iter()
+                .flat_map(move |family| layout::sets(id, layout, family))
+        })
     });
     sets.collect()
 }

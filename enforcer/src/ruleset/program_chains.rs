@@ -14,6 +14,7 @@
 //!                  of each class that is possible, in order:
 //!                    exact set (address . protocol . port)              verdict
 //!                    set for every port (address)                       verdict
+//!                    the set of each shared rule (either of both)       verdict
 //!                  prefixes:
 //!                    this node's, the cluster's addresses, where prefixes decide otherwise there:
 //!                      goto ep4-X-host, ep4-X-cluster
@@ -46,7 +47,9 @@
 //! [`longest_path`](super::longest_path) counts; twice that where policies are in mode audit, and
 //! as much again where a program of the other end decides too. A usual program, which only allows
 //! names and objects on single ports, costs one, because sets that
-//! [`SetLayout`](policy::classifier::SetLayout) excludes are not looked up.
+//! [`SetLayout`](policy::classifier::SetLayout) excludes are not looked up. Rules that select whole
+//! namespaces are shared among programs ([`Classifier::shared`]), four at most and no more than the
+//! same bound allows: each costs one.
 //!
 //! The prefixes of a zone are merged into disjoint intervals, each with one verdict for all traffic
 //! (the *base*) and exceptions from it. A base that is the default verdict needs no lookup. So only
@@ -220,7 +223,11 @@ impl ProgramWriter<'_> {
             self.add(&shared, prefixes);
             prefixes = vec![always(goto(&shared))];
         }
-        let before_range = usize::from(self.has_exact_sets(traffic));
+        let before_range = match self.has_exact_sets(traffic) {
+            // The first of the tiers' own lookups is in an exact set.
+            true => 1 + self.look_up_shared(traffic, |class| self.comes_before_own(class)).len(),
+            false => 0,
+        };
         let mut by_range = Vec::new();
         for (number, range) in ranges {
             let of_range = format!("{name}-c{number}");
@@ -255,7 +262,7 @@ impl ProgramWriter<'_> {
     }
 
     /// The lookups in the sets of each class, in the order of classes: the exact set, the set of
-    /// the packet's port range, the set for every port.
+    /// the packet's port range, the set for every port, and those of shared rules.
     fn look_up_classes(&self, traffic: TrafficKind, range: Option<u16>) -> Vec<NftRule> {
         let peer = || self.peer();
         let exact = self.has_exact_sets(traffic).then(|| {
@@ -279,7 +286,36 @@ impl ProgramWriter<'_> {
             });
             rules.collect::<Vec<_>>()
         };
-        layout.classes.iter().flat_map(look_up).collect()
+        let of_class = |class: SetClass| {
+            let own = layout.classes.get(&class).into_iter().flat_map(look_up);
+            own.chain(self.look_up_shared(traffic, |shared| shared == class))
+        };
+        SetClass::ALL.into_iter().flat_map(of_class).collect()
+    }
+
+    fn comes_before_own(&self, class: SetClass) -> bool {
+        let own = self.classifier.layout().classes.first();
+        own.is_some_and(|own| class < *own)
+    }
+
+    /// The lookups in the sets of shared rules of some classes. ICMP has no ports, so it is in the
+    /// sets for every port alone.
+    fn look_up_shared(&self, traffic: TrafficKind, is_wanted: impl Fn(SetClass) -> bool) -> Vec<NftRule> {
+        let shared = self.classifier.shared().iter().filter(|shared| is_wanted(shared.class));
+        let sets = shared.flat_map(|shared| {
+            let sets = layout::sets(shared.id, &shared.layout, self.family);
+            sets.map(|set| (set, shared.class))
+        });
+        let rules = sets.filter_map(|(set, class)| {
+            let fields = match (set.kind, traffic) {
+                (SetKind::Exact, TrafficKind::Ports) => vec![self.peer(), PacketField::Protocol, PacketField::Port],
+                (SetKind::Exact, TrafficKind::Icmp) => return None,
+                (SetKind::Range(_) | SetKind::All, _) => vec![self.peer()],
+            };
+            let verdict = self.verdict(class.verdict());
+            Some(found(fields, RuleLookup::Set(set.to_string().into()), &verdict))
+        });
+        rules.collect()
     }
 
     fn look_up_prefixes(&mut self, traffic: TrafficKind, name: &str) -> Vec<NftRule> {

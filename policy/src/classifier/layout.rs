@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{SetClass, every_port};
+use super::{RuleIndex, SetClass, every_port};
 use crate::policy::Action;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::program::{Peer, Rule, Tiers};
@@ -24,14 +24,15 @@ pub struct SetLayout {
 }
 
 impl SetLayout {
-    pub(super) fn of(tiers: &Tiers) -> Self {
-        let exact: Vec<&Rule> = tiers.rules().filter(|rule| is_exact(rule)).collect();
+    /// `has_entries`: whether the rule at this position may need entries.
+    pub(super) fn of(tiers: &Tiers, has_entries: impl Fn(RuleIndex) -> bool) -> Self {
+        let rules = tiers.rules().enumerate();
+        let exact = rules.filter(|(index, rule)| is_exact(rule) && has_entries(*index));
+        let exact: Vec<&Rule> = exact.map(|(_, rule)| rule).collect();
         if exact.is_empty() {
             return Self::default();
         }
-        let only_allows = tiers.rules().all(|rule| rule.action == Action::Allow)
-            && tiers.admin.is_empty()
-            && tiers.baseline.is_empty();
+        let only_allows = only_allows(tiers);
         let all_traffic = exact.iter().any(|rule| rule.ports == PortSet::All);
         let mut ports = PortSet::Ranges(Vec::new());
         for rule in exact.iter().filter(|rule| rule.ports != PortSet::All) {
@@ -54,12 +55,17 @@ impl SetLayout {
     }
 }
 
+/// Whether every rule allows, and stands in tier Network.
+pub(super) fn only_allows(tiers: &Tiers) -> bool {
+    tiers.rules().all(|rule| rule.action == Action::Allow) && tiers.admin.is_empty() && tiers.baseline.is_empty()
+}
+
 /// Whether a rule speaks of single addresses.
 fn is_exact(rule: &Rule) -> bool {
     !matches!(rule.peer, Peer::Prefix(..))
 }
 
-fn classes(tiers: &Tiers) -> BTreeSet<SetClass> {
+pub(super) fn classes(tiers: &Tiers) -> BTreeSet<SetClass> {
     let mut classes = BTreeSet::from([SetClass::Allow]);
     let any = |rules: &[Rule], action| rules.iter().any(|rule| rule.action == action);
     if any(&tiers.admin, Action::Allow) {

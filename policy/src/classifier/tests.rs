@@ -206,6 +206,18 @@ impl Target {
         };
         learned.chain(member).collect()
     }
+
+    /// What stands in the sets of rules that are shared.
+    fn shared_entries(&self, classifier: &Classifier) -> Vec<ClassifierEntry> {
+        let shared = classifier.shared().iter().filter_map(|shared| {
+            let rule = &classifier.rules()[shared.index];
+            self.is_meant_by(&rule.peer).then(|| ClassifierEntry {
+                class: shared.class,
+                ports: rule.ports.clone(),
+            })
+        });
+        shared.collect()
+    }
 }
 
 proptest! {
@@ -223,6 +235,28 @@ proptest! {
         prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {entries:#?}");
     }
 
+    /// A shared rule is found at each of its members alike.
+    #[test]
+    fn a_classifier_that_shares_rules_decides_as_its_tiers_do(
+        tiers in tiers(),
+        target in target(),
+        traffic in traffic(),
+    ) {
+        let classifier = Classifier::sharing(&tiers);
+        let mut entries = target.entries(&classifier);
+        entries.extend(target.shared_entries(&classifier));
+        let verdict = classifier.verdict(address(target.last), target.zone, entries.iter(), traffic);
+        let expected = target.plainly(&tiers, traffic);
+        let narrowed = traffic.is_none() && expected == Verdict::Allow && !tiers.admin.is_empty();
+        prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {entries:#?} and {:#?}", classifier.shared());
+        if let (Verdict::Allow, None) = (expected, traffic) {
+            let alone = Classifier::new(&tiers);
+            let entries = target.entries(&alone);
+            let unshared = alone.verdict(address(target.last), target.zone, entries.iter(), traffic);
+            prop_assert!(verdict == expected || unshared != expected, "it refuses no more for want of ports");
+        }
+    }
+
     #[test]
     fn intervals_say_what_prefixes_decide(tiers in tiers(), target in target(), traffic in traffic()) {
         let classifier = Classifier::new(&tiers);
@@ -236,8 +270,8 @@ proptest! {
     }
 
     #[test]
-    fn entries_are_made_of_what_the_layout_names(tiers in tiers(), target in target()) {
-        let classifier = Classifier::new(&tiers);
+    fn entries_are_made_of_what_the_layout_names(tiers in tiers(), target in target(), shares: bool) {
+        let classifier = if shares { Classifier::sharing(&tiers) } else { Classifier::new(&tiers) };
         let layout = classifier.layout();
         for entry in target.entries(&classifier) {
             prop_assert!(layout.classes.contains(&entry.class), "{entry:?} {layout:?}");

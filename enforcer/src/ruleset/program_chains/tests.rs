@@ -1,6 +1,8 @@
 use names::Pattern;
+use policy::labels::{LabelSelector, Requirement};
 use policy::{
-    Action, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortSet, Program, Rule as PolicyRule, Tiers, Zone,
+    Action, LeaseTerms, ObjectSelector, Origin, Peer, PolicyId, PolicyKind, PortSet, Program, Rule as PolicyRule,
+    Tiers, Zone,
 };
 
 use super::*;
@@ -124,6 +126,77 @@ fn a_usual_program_costs_one_lookup_and_two_more_where_it_has_prefixes_with_and_
             .network
             .extend((count..2 * count).map(|n| rule(Action::Allow, prefix(n, Zone::Anywhere), tcp(1, 9))));
         assert_eq!(longest_path(&folded(tiers)), 3);
+    }
+}
+
+fn sharing(tiers: &Tiers) -> KernelProgram {
+    let enforced = KernelTiers {
+        id: tiers.id(),
+        classifier: Arc::new(Classifier::sharing(tiers)),
+    };
+    KernelProgram {
+        enforced,
+        audited: None,
+        response: None,
+    }
+}
+
+/// A rule that selects a namespace.
+fn pods_of(namespace: usize) -> Peer {
+    let requirements = vec![Requirement::equals(
+        "io.kubernetes.pod.namespace",
+        &format!("n{namespace}"),
+    )];
+    Peer::Object(ObjectSelector::Pods(LabelSelector { requirements }))
+}
+
+#[test]
+fn a_shared_rule_costs_one_lookup_within_the_same_bound() {
+    let mut tiers = Tiers {
+        network: vec![rule(Action::Allow, pods_of(0), PortSet::All)],
+        closed_by: vec![origin()],
+        ..Tiers::default()
+    };
+    assert_eq!(
+        longest_path(&sharing(&tiers)),
+        1,
+        "it needs no set of the program's own"
+    );
+    tiers.network.push(rule(Action::Allow, name(0), tcp(443, 443)));
+    assert_eq!(longest_path(&sharing(&tiers)), 2);
+    let many = (1..10).map(|namespace| rule(Action::Allow, pods_of(namespace), tcp(80, 80)));
+    tiers.network.extend(many);
+    assert_eq!(
+        longest_path(&sharing(&tiers)),
+        1 + 4,
+        "the others are in the program's own set"
+    );
+
+    for classes in 1..=4 {
+        let mut tiers = Tiers {
+            network: (0..10).map(|n| rule(Action::Allow, pods_of(n), tcp(80, 80))).collect(),
+            closed_by: vec![],
+            ..everything(3)
+        };
+        tiers.network.extend(everything(3).network);
+        tiers.network.sort_by_key(|rule| rule.action);
+        if classes < 4 {
+            tiers.baseline.clear();
+        }
+        if classes < 3 {
+            tiers.admin.clear();
+        }
+        if classes < 2 {
+            tiers.network.retain(|rule| rule.action == Action::Allow);
+        }
+        let program = sharing(&tiers);
+        let shared = program.enforced.classifier.shared().len();
+        let lookups = longest_path(&program);
+        assert!(
+            lookups <= 4 * 3 + 1 + 2 + 3,
+            "{lookups} with {classes} classes, {shared} shared"
+        );
+        assert_eq!(shared > 0, classes < 4);
     }
 }
 
