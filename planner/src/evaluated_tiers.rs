@@ -31,6 +31,11 @@ pub struct EvaluatedTiers {
 }
 
 impl EvaluatedTiers {
+    /// Whether names may open or close anything.
+    pub(super) fn has_names(&self) -> bool {
+        self.classifier.name_rules().next().is_some()
+    }
+
     /// The elements of `address` when a name that the rule matches resolves to it.
     pub(super) fn learned(&self, rule: RuleIndex, address: IpAddr, places: &ZoneMap, element: impl FnMut(Element)) {
         let objects = self.objects_at(address);
@@ -70,6 +75,18 @@ impl EvaluatedTiers {
         entries
             .iter()
             .flat_map(move |entry| layout::elements(self.id, layout, address, entry))
+    }
+
+    /// With the elements of all addresses, of which there are none yet.
+    fn with_elements(mut self, places: &ZoneMap) -> Self {
+        let mut elements = Vec::new();
+        for address in self.with_entries() {
+            elements.extend(self.member(address, places));
+        }
+        // Neighbours are inserted quickly.
+        elements.sort_unstable();
+        self.elements = elements.into_iter().collect();
+        self
     }
 
     /// The addresses that may have elements.
@@ -134,14 +151,11 @@ impl TrackedTiers {
             elements: ElementSet::new(),
             objects,
         };
-        let mut new = Self {
-            evaluation: Arc::new(evaluation),
+        Self {
+            evaluation: Arc::new(evaluation.with_elements(places)),
             tracked,
             sets,
-        };
-        let addresses = new.evaluation.with_entries();
-        new.evaluate(&addresses, places);
-        new
+        }
     }
 
     /// In the form in which the kernel evaluates them.

@@ -81,6 +81,7 @@ pub struct Plan {
     /// Where addresses lie.
     pub places: Arc<ZoneMap>,
     teachers: HashMap<IpAddr, Teaches>,
+    /// Those that have rules about names.
     evaluations: Vec<Arc<EvaluatedTiers>>,
     selectors: Arc<Selectors>,
     matching: NameMatching,
@@ -119,7 +120,9 @@ impl Planner {
             self.track(&governance.programs, &surroundings.places);
         }
         self.evaluate(&surroundings);
-        let evaluations: Vec<_> = self.evaluations.values().map(|it| Arc::clone(&it.evaluation)).collect();
+        let tracked = self.evaluations.values().map(|tracked| &tracked.evaluation);
+        let members = tracked.clone().map(|it| (it.id, it.elements.clone())).collect();
+        let evaluations: Vec<_> = tracked.filter(|it| it.has_names()).cloned().collect();
         if !self.selectors.are_of(&evaluations) {
             self.selectors = Arc::new(Selectors::new(&evaluations));
         }
@@ -135,7 +138,7 @@ impl Planner {
                     .iter()
                     .map(|(id, it)| (*id, Arc::clone(&it.folded)))
                     .collect(),
-                members: evaluations.iter().map(|it| (it.id, it.elements.clone())).collect(),
+                members,
                 local_host: settings.local_host,
                 intercepted: governance.governed.keys().copied().collect(),
                 dispatch: governance.dispatch,
