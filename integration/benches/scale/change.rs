@@ -59,19 +59,22 @@ pub(crate) fn inside(pods: usize, rounds: usize) {
 }
 
 async fn measure(shape: &ClusterShape, rounds: usize) {
-    let objects: Vec<Object> = shape.objects().map(object).collect();
-    let begun = cpu();
     let mut node = Node::new();
-    for object in objects {
+    let mut indexed = Duration::ZERO;
+    // One after the other, so that memory is the agent's.
+    for object in shape.objects().map(object) {
+        let begun = cpu();
         node.cluster.apply(ObjectChange::Apply(object));
+        indexed += cpu() - begun;
     }
-    let indexed = cpu() - begun;
+    let begun = cpu();
     node.put_in_force().await;
     println!(
-        "{} pods, {} policies: indexed in {indexed:.0?} of CPU, in the kernel after {:.0?}",
+        "{} pods, {} policies: indexed in {indexed:.0?} of CPU, in the kernel after {:.0?}; {}",
         shape.pods,
         shape.policies,
-        cpu() - begun,
+        indexed + (cpu() - begun),
+        memory(),
     );
     let last = shape.pods - 1;
     let relabelled = |number: usize, label: &str, value: String| {
@@ -80,20 +83,35 @@ async fn measure(shape: &ClusterShape, rounds: usize) {
         pod
     };
     let local = |round: usize| round % PODS_OF_NODE;
-    let rows: [(&str, &dyn Fn(usize) -> Value); 6] = [
+    // Policies of this kind hold rules about pods and about names.
+    let shared = |round: usize| 1 + 4 * (round % 2);
+    let rows: [(&str, &dyn Fn(usize) -> Value); 8] = [
         ("a remote pod that policies' peers match", &|round| {
             relabelled(last - round, "app", app_name(round % shape.apps))
         }),
         ("a remote pod of which no peer says more", &|round| {
             relabelled(last - 1_000 - round, "version", format!("v{}", round % 2 + 2))
         }),
-        ("a local pod whose program exists", &|round| {
+        ("a new local pod whose program exists", &|round| {
+            let mut pod = shape.pod(shared(round));
+            pod["metadata"]["name"] = format!("replica-{round}").into();
+            let address = format!("10.0.0.{}", PODS_OF_NODE + 10 + round);
+            pod["status"]["podIP"] = address.clone().into();
+            pod["status"]["podIPs"] = json!([{"ip": address}]);
+            pod
+        }),
+        ("a policy that ten local pods share", &|round| {
+            let mut policy = shape.policy(shared(round));
+            let ports = json!([{"ports": [{"port": (8_100 + round).to_string(), "protocol": "TCP"}]}]);
+            policy["spec"]["egress"][0]["toPorts"] = ports;
+            policy
+        }),
+        ("a local pod that needs a program", &|round| {
             relabelled(local(round), "app", app_name(round % shape.apps))
         }),
-        ("a policy that local pods share", &|round| {
-            let mut policy = shape.policy(4 * round + 1);
-            let ports = json!([{"ports": [{"port": "8443", "protocol": "TCP"}]}]);
-            policy["spec"]["egress"][0]["toPorts"] = ports;
+        ("a policy of fifteen local programs", &|round| {
+            let mut policy = shape.policy(99);
+            policy["spec"]["egress"][1]["to"] = json!([{"networks": [format!("203.0.113.{round}/32")]}]);
             policy
         }),
         ("the label of a namespace", &|round| {
@@ -119,6 +137,24 @@ async fn measure(shape: &ClusterShape, rounds: usize) {
             times[times.len() - 1]
         );
     }
+}
+
+/// The most memory that the process has had so far, and what it has now.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let kibibytes = |field: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim_start_matches(':')
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap()
+    };
+    format!(
+        "{} MiB of memory at most, {} MiB then",
+        kibibytes("VmHWM") >> 10,
+        kibibytes("VmRSS") >> 10
+    )
 }
 
 /// The endpoints of the service with this number.
