@@ -1,13 +1,14 @@
 //! Tiers, set classes, port ranges, ICMP, zones, audit and deny responses, with real packets.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer::layout::elements;
 use enforcer::{DesiredState, Element, KernelTiers};
 use names::Pattern;
 use policy::Protocol::{Icmp, Icmpv6, Tcp};
-use policy::classifier::{AddressContext, SetClass};
+use policy::classifier::{AddressContext, Classifier, ClassifierEntry, SetClass};
 use policy::labels::LabelSelector;
 use policy::{Action, AddressZone, DenyResponse, ObjectSelector, Peer, PortSet, ProgramId, Tiers, Zone};
 
@@ -102,6 +103,38 @@ fn a_class_decides_before_those_after_it_and_before_prefixes() {
     assert!(open("fd88::1", 80) && open("fd88::1", 443));
     assert!(open("fd88::2", 80) && !open("fd88::2", 443));
     assert!(!open("10.88.0.2", 80));
+}
+
+#[test]
+fn a_shared_rule_is_found_where_nothing_of_its_program_decides_before_it() {
+    let Some(lab) = Lab::new() else { return };
+    lab.serve_outside(&[80, 443]);
+    let tiers = closed(vec![
+        rule(Action::Deny, name("denied.example"), ports([single(Tcp, 80)])),
+        rule(Action::Allow, pods(), PortSet::All),
+        rule(Action::Allow, name("allowed.example"), ports([range(Tcp, 400, 500)])),
+    ]);
+    let enforced = KernelTiers {
+        id: ID,
+        classifier: Arc::new(Classifier::sharing(&tiers)),
+    };
+    let mut desired = governs_by(desired(), [POD_V4, POD_V6], ID, enforced.clone(), None, None);
+    let [shared] = enforced.classifier.shared() else {
+        panic!("{enforced:?}")
+    };
+    let everything = ClassifierEntry {
+        class: SetClass::Allow,
+        ports: PortSet::All,
+    };
+    let member = |address| elements(shared.id, &shared.layout, ip(address), &everything).collect::<Vec<_>>();
+    let members = ["10.88.0.1", "10.88.0.2", "fd88::1"].into_iter().flat_map(member);
+    desired.members = [(shared.id, members.collect())].into();
+    let teaching = [("denied.example", "10.88.0.1"), ("allowed.example", "10.77.0.2")];
+    lab.install(&desired, &learned(&enforced, &teaching));
+    let open = |address, port| lab.pod.tries(address, port) == Outcome::Connected;
+    assert!(!open("10.88.0.1", 80) && open("10.88.0.1", 443));
+    assert!(open("10.88.0.2", 80) && open("10.88.0.2", 443) && open("fd88::1", 80));
+    assert!(!open("10.77.0.2", 80) && open("10.77.0.2", 443));
 }
 
 #[test]
