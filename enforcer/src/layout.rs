@@ -171,13 +171,8 @@ pub fn element_templates<'a>(
 /// They do not where all rules allow, because then nothing comes before a name, nor where all rules
 /// are about names.
 pub fn prepared(tiers: ProgramId, classifier: &Classifier, rule: RuleIndex) -> Option<Box<[ElementTemplate]>> {
-    let only_allows = classifier
-        .layout()
-        .classes
-        .iter()
-        .all(|class| *class == SetClass::Allow);
     let only_names = || classifier.rules().iter().all(|rule| matches!(rule.peer, Peer::Name(_)));
-    if !only_allows && !only_names() {
+    if !classifier.only_allows() && !only_names() {
         return None;
     }
     let anywhere = AddressContext {

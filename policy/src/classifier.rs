@@ -78,7 +78,6 @@ pub struct Classifier {
     elsewhere: PortMap<Precedence>,
     layout: SetLayout,
     shared: Vec<SharedRule>,
-    /// Whether every rule allows, and stands in tier Network.
     only_allows: bool,
 }
 
@@ -102,10 +101,11 @@ impl Classifier {
             let shared = shared.iter().find(|shared| shared.index == index);
             shared.is_none_or(|shared| shared.may_be_overruled)
         };
+        let is_overruled = shared.iter().any(|shared| shared.may_be_overruled);
         Self {
             spans: AddressZone::ALL.map(|zone| spans::spans(&list, zone)),
             elsewhere: list.evaluate(std::iter::empty()),
-            layout: SetLayout::of(tiers, has_entries),
+            layout: SetLayout::of(tiers, has_entries, is_overruled),
             only_allows: layout::only_allows(tiers),
             list,
             shared,
@@ -118,6 +118,11 @@ impl Classifier {
             true => Verdict::Deny,
             false => Verdict::Allow,
         }
+    }
+
+    /// Whether every rule allows, and stands in tier Network: then nothing decides before another.
+    pub fn only_allows(&self) -> bool {
+        self.only_allows
     }
 
     /// All rules of the tiers, in the order of evaluation.

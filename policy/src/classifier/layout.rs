@@ -24,11 +24,13 @@ pub struct SetLayout {
 }
 
 impl SetLayout {
-    /// `has_entries`: whether the rule at this position may need entries.
-    pub(super) fn of(tiers: &Tiers, has_entries: impl Fn(RuleIndex) -> bool) -> Self {
+    /// `has_entries`: whether the rule at this position may need entries. `is_overruled`: whether a
+    /// shared rule needs entries of the classes before its own.
+    pub(super) fn of(tiers: &Tiers, has_entries: impl Fn(RuleIndex) -> bool, is_overruled: bool) -> Self {
         let rules = tiers.rules().enumerate();
-        let exact = rules.filter(|(index, rule)| is_exact(rule) && has_entries(*index));
-        let exact: Vec<&Rule> = exact.map(|(_, rule)| rule).collect();
+        let placed = rules.filter(|(index, rule)| is_exact(rule) && has_entries(*index));
+        let placed: Vec<(RuleIndex, &Rule)> = placed.collect();
+        let exact: Vec<&Rule> = placed.iter().map(|(_, rule)| *rule).collect();
         if exact.is_empty() {
             return Self::default();
         }
@@ -44,7 +46,9 @@ impl SetLayout {
         }
         let classes = match only_allows {
             true => BTreeSet::from([SetClass::Allow]),
-            false => classes(tiers),
+            // An entry for all traffic hides what comes before it, which then has entries too.
+            false if all_traffic || is_overruled => classes(tiers),
+            false => classes_of(&placed, tiers),
         };
         Self {
             classes,
@@ -65,6 +69,25 @@ fn is_exact(rule: &Rule) -> bool {
     !matches!(rule.peer, Peer::Prefix(..))
 }
 
+/// The classes of what some rules decide by themselves. They hold no rule for all traffic.
+fn classes_of(placed: &[(RuleIndex, &Rule)], tiers: &Tiers) -> BTreeSet<SetClass> {
+    let network = tiers.admin.len()..tiers.admin.len() + tiers.network.len();
+    let mut found = BTreeSet::new();
+    for (index, rule) in placed {
+        let class = match rule.action {
+            // Anything may decide what it passes.
+            Action::Pass => return classes(tiers),
+            Action::Allow if *index < network.start => SetClass::Admin,
+            Action::Deny if *index >= network.end => SetClass::Rest,
+            Action::Allow => SetClass::Allow,
+            Action::Deny => SetClass::Deny,
+        };
+        found.insert(class);
+    }
+    found
+}
+
+/// The classes of all rules.
 pub(super) fn classes(tiers: &Tiers) -> BTreeSet<SetClass> {
     let mut classes = BTreeSet::from([SetClass::Allow]);
     let any = |rules: &[Rule], action| rules.iter().any(|rule| rule.action == action);

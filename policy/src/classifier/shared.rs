@@ -73,7 +73,7 @@ pub(super) fn shared_rules(tiers: &Tiers, list: &RuleList) -> Vec<SharedRule> {
             index,
             class,
             id: alone.id(),
-            layout: SetLayout::of(&alone, |_| true),
+            layout: SetLayout::of(&alone, |_| true, false),
             tiers: alone,
             may_be_overruled: list
                 .rules

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 
@@ -284,6 +286,28 @@ proptest! {
             }
         }
     }
+}
+
+/// A packet pays a lookup for each class that there are sets of.
+#[test]
+fn there_are_sets_of_no_class_that_only_prefixes_and_shared_rules_decide() {
+    let web = || PortSet::from_ranges([PortRange::single(Protocol::Tcp, 80)]);
+    let everywhere = Peer::Prefix(Zone::Anywhere, "10.0.0.0/29".parse().unwrap());
+    let tiers = Tiers {
+        admin: vec![
+            rule(Action::Allow, object(0), PortSet::All),
+            rule(Action::Deny, everywhere, web()),
+        ],
+        network: vec![rule(Action::Allow, name(0), web())],
+        closed_by: vec![origin()],
+        ..Tiers::default()
+    };
+    let shares = Classifier::sharing(&tiers);
+    assert_eq!(shares.shared().len(), 1);
+    assert_eq!(shares.layout().classes, BTreeSet::from([SetClass::Allow]));
+    let does_not = Classifier::new(&tiers);
+    let all = BTreeSet::from([SetClass::Admin, SetClass::Deny, SetClass::Allow]);
+    assert_eq!(does_not.layout().classes, all, "an entry for all traffic is there");
 }
 
 /// An entry for all traffic cannot be made there, since it would hide the port that is passed.
