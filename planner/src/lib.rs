@@ -141,7 +141,7 @@ impl Planner {
                 members,
                 local_host: settings.local_host,
                 intercepted: governance.governed.keys().copied().collect(),
-                dispatch: governance.dispatch,
+                dispatch: governance.dispatch.clone(),
                 resolvers: bindings,
                 listening: settings.listen.clone(),
                 interception: settings.interception,

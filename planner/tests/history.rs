@@ -354,13 +354,15 @@ proptest! {
             let Some(compiled) = policy::compile::compile(endpoint, policies, &plan.inventory) else {
                 continue;
             };
-            let program = compiled.programs.egress.unwrap();
-            let Some(folded) = plan.desired.programs.get(&program.id()) else {
-                prop_assert!(plan.conflicts.iter().any(|conflict| conflict.closed), "{:?}", endpoint);
-                continue;
-            };
-            let both = folded.evaluations().zip([&program.enforced].into_iter().chain(&program.audited));
-            for (folded, tiers) in both {
+            let mut pairs = Vec::new();
+            for program in compiled.programs.iter().filter_map(|(_, program)| program.as_ref()) {
+                let Some(folded) = plan.desired.programs.get(&program.id()) else {
+                    prop_assert!(plan.conflicts.iter().any(|conflict| conflict.closed), "{:?}", endpoint);
+                    continue;
+                };
+                pairs.extend(folded.evaluations().zip([&program.enforced].into_iter().chain(&program.audited)));
+            }
+            for (folded, tiers) in pairs {
                 for last in 0..6 {
                     for address in [[10, 1, 0, last], [192, 0, 2, last], [198, 51, 100, last]] {
                         for port in [80, 81, 443] {
