@@ -69,7 +69,9 @@ fn policies(plan: &Plan, governed: Option<&Governed>, name: &Name) -> String {
 
 /// The governed pod with this address.
 fn governed(plan: &Plan, client: Option<IpAddr>) -> Option<&Governed> {
-    client.and_then(|client| plan.governed.get(&client)).map(|governed| &**governed)
+    client
+        .and_then(|client| plan.governed.get(&client))
+        .map(|governed| &**governed)
 }
 
 /// The question may not be asked. To be called when [`is_on`] says so.
