@@ -25,6 +25,8 @@
 //! process adopts the sets of the one before it. Exact sets have the type `ipv4_addr . inet_proto .
 //! inet_service`, the others `ipv4_addr` (or `ipv6_addr`), all with the flag `timeout`.
 
+mod packet;
+
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -33,6 +35,8 @@ use std::str::FromStr;
 use policy::classifier::{AddressContext, Classifier, ClassifierEntry, RuleIndex, SetClass, SetLayout};
 use policy::{AddressZone, Peer, PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
+
+pub use packet::elements_of_packet;
 
 /// The widest range that is written as single ports: one element for each port still costs less
 /// than a lookup for every packet.

@@ -19,6 +19,7 @@
 //!    nftables.
 //! 9. [`pod_links`]: which links lead to pods, and which source addresses may come from them.
 //! 10. [`records`]: reads the packets that the ruleset logs as refused or audited.
+//! 11. [`revocation`]: which live flows policies do not allow any more.
 //!
 //! `bench_harness` encodes batches without a kernel, for benchmarks.
 
@@ -31,6 +32,7 @@ pub mod layout;
 mod netlink;
 pub mod pod_links;
 pub mod records;
+pub mod revocation;
 pub mod routing;
 pub mod ruleset;
 pub mod writer;

@@ -1,6 +1,7 @@
 //! Conntrack entries (`linux/netfilter/nfnetlink_conntrack.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use super::message::{Attributes, Encoder, NfnlHeader, NfnlMessage, field, flags};
 
@@ -14,7 +15,9 @@ const DELETE: u16 = SUBSYSTEM << 8 | 2;
 /// `CTA_*`.
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const TIMEOUT: u16 = 7;
 const ID: u16 = 12;
+const MASTER: u16 = 14;
 const ZONE: u16 = 18;
 /// `CTA_TUPLE_*`.
 const TUPLE_IP: u16 = 1;
@@ -26,6 +29,7 @@ const DESTINATION: [u16; 2] = [2, 4];
 const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
+const MESSAGE_TYPE: [u16; 2] = [5, 8];
 
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
@@ -35,12 +39,20 @@ const NESTED: u16 = 0x8000;
 pub struct ConntrackEntry {
     /// Who opened the flow.
     pub source: IpAddr,
+    /// Its port; 0 where the protocol has none.
+    pub source_port: u16,
     /// The IANA protocol number.
     pub protocol: u8,
     /// Whom the first packet was sent to, before any NAT; port 0 where the protocol has none.
     pub original_destination: SocketAddr,
     /// Whom replies come from: what NAT made of the destination.
     pub reply_source: SocketAddr,
+    /// The type of the first message, of ICMP and ICMPv6.
+    pub icmp_type: Option<u8>,
+    /// For how long the kernel keeps the entry if no packet comes; it counts in seconds.
+    pub left: Duration,
+    /// Whether a protocol helper expected the flow, because of another one.
+    pub is_expected: bool,
     id: ConntrackEntryId,
 }
 
@@ -72,12 +84,22 @@ pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
     let owned = |kind| message.attributes().find(kind).map(<[u8]>::to_vec);
     Some(ConntrackEntry {
         source: address(original, SOURCE)?,
+        source_port: port(original, SOURCE_PORT).unwrap_or(0),
         protocol: *protocol(original)?.find(PROTOCOL_NUMBER)?.first()?,
         original_destination: SocketAddr::new(
             address(original, DESTINATION)?,
             port(original, DESTINATION_PORT).unwrap_or(0),
         ),
         reply_source: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT).unwrap_or(0)),
+        icmp_type: MESSAGE_TYPE
+            .into_iter()
+            .find_map(|kind| protocol(original)?.find(kind)?.first().copied()),
+        left: message
+            .attributes()
+            .find(TIMEOUT)
+            .and_then(|left| Some(Duration::from_secs(u32::from_be_bytes(field(left, 0)?).into())))
+            .unwrap_or_default(),
+        is_expected: message.attributes().find(MASTER).is_some(),
         id: ConntrackEntryId {
             family: *message.payload.first()?,
             original: original.to_vec(),
@@ -161,6 +183,7 @@ mod tests {
             encoder.close_nest(protocol);
             encoder.close_nest(tuple);
         }
+        encoder.attribute(TIMEOUT, &90u32.to_be_bytes());
         encoder.attribute(ID, &[1, 2, 3, 4]);
         encoder.close_message(message);
         encoder.finish()
@@ -172,6 +195,8 @@ mod tests {
         let message = NfnlMessages(&bytes).next().unwrap();
         let flow = read(&message).unwrap();
         assert_eq!((flow.source, flow.protocol), (IpAddr::from([10, 0, 0, 7]), 17));
+        assert_eq!((flow.source_port, flow.left), (4_242, Duration::from_secs(90)));
+        assert_eq!((flow.icmp_type, flow.is_expected), (None, false));
         assert_eq!(flow.original_destination, SocketAddr::from(([10, 96, 0, 10], 53)));
         assert_eq!(flow.reply_source, SocketAddr::from(([169, 254, 53, 53], 15_000)));
         let bytes = delete([&flow, &flow], 5);
