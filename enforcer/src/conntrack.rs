@@ -60,8 +60,38 @@ fn delete(addresses: &HashSet<IpAddr>, which: impl Fn(&ConntrackEntry) -> bool) 
             |message, found| found.extend(entries::read(message).filter(&which)),
         )?);
     }
+    delete_all(&mut socket, &found)
+}
+
+/// The entries in whose flows one of these addresses is an end, in either direction.
+pub fn flows_of(addresses: &HashSet<IpAddr>) -> io::Result<Vec<ConntrackEntry>> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut socket = NetfilterSocket::open()?;
+    let is_of_one = |entry: &ConntrackEntry| {
+        [entry.source, entry.reply_source.ip()]
+            .iter()
+            .any(|end| addresses.contains(end))
+    };
+    let mut found = Vec::new();
+    for family in families(addresses) {
+        found.extend(socket.dump(
+            |sequence| entries::ask(family, sequence),
+            |message, found| found.extend(entries::read(message).filter(&is_of_one)),
+        )?);
+    }
+    Ok(found)
+}
+
+/// Deletes these entries, and returns how many there were still.
+pub fn delete_entries(flows: &[ConntrackEntry]) -> io::Result<usize> {
+    delete_all(&mut NetfilterSocket::open()?, flows)
+}
+
+fn delete_all(socket: &mut NetfilterSocket, flows: &[ConntrackEntry]) -> io::Result<usize> {
     let mut deleted = 0;
-    for some in found.chunks(DELETIONS) {
+    for some in flows.chunks(DELETIONS) {
         let answers = socket.request_all(some.len(), |first| entries::delete(some, first))?;
         for errno in answers {
             match errno {

@@ -18,6 +18,7 @@
 //!              passes, unless it may become a pod's
 //! ep4-…, in4-… classes in order, then prefixes, then the default verdict (program_chains)
 //! refuse       counted, then rejected at a limited rate, or dropped (refusal)
+//! cut-…        before all of these while flows are cut: refuses their packets (cut_chains)
 //! ```
 //!
 //! A packet of an established flow costs the first rule only, and before that one comparison of its
@@ -54,6 +55,7 @@ mod chain_names;
 mod chains_in_use;
 pub(crate) mod change;
 pub(crate) mod closed_chains;
+pub(crate) mod cut_chains;
 mod dispatch;
 mod document;
 mod expression;

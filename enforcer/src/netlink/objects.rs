@@ -136,6 +136,8 @@ pub(crate) enum RuleMatch {
     Is(Protocol),
     /// Packets of established flows match: those that both ends have taken part in.
     Established,
+    /// Packets match that are related to a flow and no part of it.
+    Related,
     /// Packets match whose fields are in a set.
     In(Vec<PacketField>, RuleLookup),
 }
@@ -158,6 +160,8 @@ pub(crate) enum PacketField {
     /// The destination port. In a protocol without ports these are other octets, so a key with the
     /// port must have the protocol too.
     Port,
+    /// The source port, with the same caution.
+    SourcePort,
     /// The type of an ICMP message. The packet must be known to be one.
     MessageType(IpFamily),
 }
@@ -193,7 +197,7 @@ impl PacketField {
             | PacketField::OriginalDestination(family) => Datatype::Address(family),
             PacketField::Link => Datatype::Link,
             PacketField::Protocol => Datatype::Protocol,
-            PacketField::Port | PacketField::OriginalPort => Datatype::Port,
+            PacketField::Port | PacketField::SourcePort | PacketField::OriginalPort => Datatype::Port,
             PacketField::MessageType(family) => Datatype::MessageType(family),
         }
     }

@@ -13,7 +13,8 @@ use crate::netlink::transaction::declared;
 use super::chains_in_use::ChainsInUse;
 use super::program_chains::ProgramChain;
 use super::{
-    ExistingObjects, base, chain_names, closed_chains, have_the_same_frame, interception, refusal, table_sets,
+    ExistingObjects, base, chain_names, closed_chains, cut_chains, have_the_same_frame, interception, refusal,
+    table_sets,
 };
 
 /// A preparing transaction that has so many commands and elements takes no more. Each transaction
@@ -92,6 +93,13 @@ impl RulesetChange {
         let mut foreign = existing.clone();
         for chain in chains.iter().flatten() {
             foreign.chains.remove(&*chain.name);
+        }
+        // What is cut stays so.
+        for chain in cut_chains::chains() {
+            foreign.chains.remove(chain);
+        }
+        for set in cut_chains::set_names() {
+            foreign.sets.remove(&*set);
         }
         let mut foundation = vec![TableCommand::AddTable];
         foundation.extend(refusal::CHAINS.map(|chain| TableCommand::AddChain(chain.into())));

@@ -19,6 +19,10 @@ pub(crate) const CHAIN: &str = "refuse";
 /// The chain that drops them, whatever the setting.
 pub(crate) const DROP_CHAIN: &str = "refuse-drop";
 
+/// The chain that refuses packets of flows that are [cut](super::cut_chains). It rejects whatever
+/// the settings say: who has a connection would otherwise wait for its timeout.
+pub(crate) const CUT_CHAIN: &str = "refuse-cut";
+
 /// The chains of one direction, by which samples and counters tell the directions apart.
 struct DirectionChains {
     /// Refuses as [`DesiredState::refusal`] says.
@@ -45,7 +49,8 @@ const OF_INGRESS: DirectionChains = DirectionChains {
 };
 
 /// All of these chains. Programs refer to them, so they are made before programs are.
-pub(crate) const CHAINS: [&str; 8] = [
+pub(crate) const CHAINS: [&str; 9] = [
+    CUT_CHAIN,
     OF_EGRESS.configured,
     OF_EGRESS.reject,
     OF_EGRESS.drop,
@@ -113,6 +118,9 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
         }
         chains_of(document, desired, direction);
     }
+    document.chain(CUT_CHAIN);
+    reject(document, CUT_CHAIN);
+    document.rule(CUT_CHAIN, [Statement::Drop(None)]);
 }
 
 fn chains_of(document: &mut NftDocument<'_>, desired: &DesiredState, direction: Direction) {

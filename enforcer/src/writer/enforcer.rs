@@ -11,13 +11,17 @@ use policy::{Direction, PerDirection};
 use tokio::sync::{oneshot, watch};
 
 use crate::audit::Integrity;
+use crate::conntrack::{self, ConntrackEntry};
 use crate::desired::DesiredState;
 use crate::layout::{Element, IpFamily};
 use crate::records::RecordedVerdict;
+use crate::ruleset::cut_chains::CutEnds;
 use crate::ruleset::refusal;
 
 use super::admission_request::{self, AdmissionRequest};
 use super::commit_token::CommitToken;
+use super::cut_flows::CutFlows;
+use super::cuts::CutRequest;
 use super::error::{AdmitError, InstallError};
 use super::generation::Generation;
 use super::heartbeat::{self, Heartbeat};
@@ -34,7 +38,7 @@ use super::stats::WriterStats;
 use super::table_guard::TableGuard;
 use super::thread::{self, WriterRequest};
 use super::writer_slot::WriterSlot;
-use super::{commit, probe};
+use super::{commit, cuts, probe};
 
 /// A handle to the writer. It is cheap to clone and usable from any thread.
 ///
@@ -91,6 +95,7 @@ impl Enforcer {
             interception: None,
             heartbeat: Arc::clone(&heartbeat),
             sweeps: Sweeps::default(),
+            cuts: CutFlows::default(),
             guard,
         };
         let writer_slot = Arc::new(WriterSlot::new(writer));
@@ -295,6 +300,33 @@ impl Enforcer {
                 admission.settle(Err(AdmitError::Stopped));
             }
         }
+    }
+
+    /// Cuts flows: from now on no packet of theirs passes either way, for as long as connection
+    /// tracking would have kept them, and both ends of a connection are told with their next
+    /// packet. Then forgets their entries. Returns how many were forgotten; one that has ended
+    /// meanwhile is none. Blocks for some milliseconds.
+    pub fn cut(&self, flows: &[ConntrackEntry]) -> Result<usize, InstallError> {
+        if flows.is_empty() {
+            return Ok(0);
+        }
+        self.write_cuts(flows.iter().filter_map(cuts::of_entry).collect(), Vec::new())?;
+        conntrack::delete_entries(flows).map_err(InstallError::Netlink)
+    }
+
+    /// Ends the cut of flows that are allowed again: whoever begins them anew with the same ports
+    /// is judged by the rules. Blocks for some milliseconds.
+    pub fn end_cut(&self, flows: &[ConntrackEntry]) -> Result<(), InstallError> {
+        let ends = flows.iter().filter_map(cuts::of_entry).map(|(ends, _)| ends);
+        self.write_cuts(Vec::new(), ends.collect())
+    }
+
+    fn write_cuts(&self, cuts: Vec<(CutEnds, Duration)>, restored: Vec<CutEnds>) -> Result<(), InstallError> {
+        let (answer, outcome) = mpsc::sync_channel(1);
+        let request = CutRequest { cuts, restored, answer };
+        self.ask(WriterRequest::Cut(request))
+            .map_err(|WriterStopped| InstallError::Stopped)?;
+        outcome.recv().unwrap_or(Err(InstallError::Stopped))
     }
 
     /// Resolves when somebody else has removed the table or a set of it, once for each loss; then

@@ -16,7 +16,7 @@ use crate::netlink::objects::{NewElement, TableCommand};
 use crate::netlink::table_snapshot::TableSnapshot;
 use crate::ruleset::ExistingObjects;
 use crate::ruleset::change::RulesetChange;
-use crate::ruleset::closed_chains;
+use crate::ruleset::{closed_chains, cut_chains};
 use crate::{routing, ruleset};
 
 use super::element_key::encode_key;
@@ -135,11 +135,15 @@ impl KernelWriter<NfTables> {
         purpose: InstallPurpose,
     ) -> Result<Generation, InstallFailure> {
         let before = self.installed.clone();
+        let is_made_anew = before.is_none();
         let mut adopted = Vec::new();
         let change = match &before {
             Some(before) => RulesetChange::between(before, desired),
             None => {
                 let mut structure = self.kernel.structure()?;
+                if cut_chains::chains().any(|chain| structure.chains.contains_key(chain)) {
+                    self.cuts.adopt();
+                }
                 // Reading hundreds of thousands of elements takes seconds.
                 if purpose != InstallPurpose::RepairRules && !self.read_back() {
                     return Err(InstallFailure::Unknown(std::io::ErrorKind::InvalidData.into()));
@@ -202,6 +206,9 @@ impl KernelWriter<NfTables> {
             return Err(error.into());
         }
         self.transact(&change.foreign_removal)?;
+        if is_made_anew {
+            self.restore_cuts()?;
+        }
         let generation = self.note_installation(desired, &change.sets, &filled, &members.fills, purpose);
         self.note_written(desired, &change);
         if let Err(failure) = self.transact(&change.removal) {
@@ -226,7 +233,7 @@ impl KernelWriter<NfTables> {
         self.transact(&closed_chains::commands(desired))
     }
 
-    fn transact(&mut self, commands: &[TableCommand]) -> Result<(), InstallFailure> {
+    pub(super) fn transact(&mut self, commands: &[TableCommand]) -> Result<(), InstallFailure> {
         self.kernel
             .transact(commands)?
             .map_err(|errors| InstallFailure::of_command_errors(commands, &errors))

@@ -137,6 +137,11 @@ impl NfTables {
         Ok(entries.into_iter().collect())
     }
 
+    /// Whether a set holds any live element.
+    pub(super) fn holds_any(&mut self, set: &str) -> io::Result<bool> {
+        Ok(!self.entries(set)?.is_empty())
+    }
+
     /// The packets that each named counter of the table has counted.
     pub(super) fn counters(&mut self) -> io::Result<BTreeMap<String, u64>> {
         let table = self.table.as_str();

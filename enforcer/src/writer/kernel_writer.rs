@@ -7,6 +7,7 @@ use clock::Time;
 
 use crate::desired::{DesiredState, Interception};
 
+use super::cut_flows::CutFlows;
 use super::heartbeat::Heartbeat;
 use super::kernel::Kernel;
 use super::renewal::Renewal;
@@ -27,6 +28,7 @@ pub(super) struct KernelWriter<K> {
     pub(super) interception: Option<Interception>,
     pub(super) heartbeat: Arc<Heartbeat<K>>,
     pub(super) sweeps: Sweeps,
+    pub(super) cuts: CutFlows,
     /// Repairs what others change; `None` unless the enforcer is guarded.
     pub(super) guard: Option<Box<TableGuard>>,
 }

@@ -28,6 +28,7 @@
 //! - `sweep`: deletes elements whose lease is over.
 //! - `install`: replaces the rules. `members`: elements of objects' addresses, which have no
 //!   timeout.
+//! - `cuts`: refuses the packets of flows that policies do not allow any more.
 //! - `guard`: finds what others have changed in the table, and repairs it.
 //! - `thread`: serves the queue. `heartbeat`: a second thread, which waits for nothing of this.
 //! - `kernel`, `nft`, `probe`: the exchange with the kernel.
@@ -36,6 +37,8 @@ mod admission_callback;
 mod admission_request;
 mod commit;
 mod commit_token;
+mod cut_flows;
+mod cuts;
 mod element_key;
 mod enforcer;
 mod error;

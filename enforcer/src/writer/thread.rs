@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::cuts::CutRequest;
 use super::heartbeat::{Heartbeat, StopOnDrop};
 use super::install::InstallRequest;
 use super::kernel::NfTables;
@@ -22,6 +23,7 @@ const GROUP: usize = 4096;
 pub(super) enum WriterRequest {
     Admit(Vec<PendingAdmission>),
     Install(Box<InstallRequest>),
+    Cut(CutRequest),
     /// Answered with whether it is done. If not, it is to be asked again.
     StopHeartbeat(oneshot::Sender<bool>),
     ShutDown(oneshot::Sender<()>),
@@ -64,6 +66,8 @@ pub(super) fn run(
             true => left,
             false => writer.sweep().min(TIDY),
         };
+        writer.end_cuts();
+        pause = pause.min(writer.cuts.pause(clock::now()));
         if let Some(guard) = &writer.guard {
             pause = pause.min(guard.next_check.since(clock::now()));
         }
@@ -83,6 +87,7 @@ impl KernelWriter<NfTables> {
                     self.commit_group(group);
                 }
                 WriterRequest::Install(installation) => self.install(*installation),
+                WriterRequest::Cut(request) => self.cut(request),
                 WriterRequest::StopHeartbeat(done) => {
                     // From here on nobody repairs the table, or another agent does.
                     self.guard = None;

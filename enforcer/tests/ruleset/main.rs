@@ -16,5 +16,6 @@ mod listing;
 mod model;
 mod programs;
 mod related;
+mod revocation;
 mod routing;
 mod strangers;

@@ -53,8 +53,9 @@ const CONNTRACK_PORT: u32 = 12;
 const CONNTRACK_DESTINATION_V4: u32 = 20;
 const CONNTRACK_DESTINATION_V6: u32 = 22;
 const ORIGINAL: u8 = 0;
-/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`.
-const ESTABLISHED: u32 = 2;
+/// `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and `IP_CT_RELATED`.
+pub(super) const ESTABLISHED: u32 = 2;
+pub(super) const RELATED: u32 = 4;
 
 /// `NFT_META_*`.
 const META_LINK: u32 = 4;
@@ -74,7 +75,8 @@ pub(super) struct ResolvedRule<'a> {
 pub(super) enum ResolvedMatch<'a> {
     Always,
     Is(u8),
-    Established,
+    /// One of these bits of the conntrack state.
+    State(u32),
     In {
         fields: &'a [PacketField],
         set: String,
@@ -91,9 +93,9 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &ResolvedRule<'_>) {
             load_meta(encoder, META_L4PROTO, FIRST);
             compare(encoder, FIRST, EQUAL, &[*protocol]);
         }
-        ResolvedMatch::Established => {
+        ResolvedMatch::State(bits) => {
             load_conntrack(encoder, CONNTRACK_STATE, None, FIRST);
-            mask(encoder, FIRST, ESTABLISHED);
+            mask(encoder, FIRST, *bits);
             compare(encoder, FIRST, UNEQUAL, &0u32.to_ne_bytes());
         }
         ResolvedMatch::In {
@@ -143,7 +145,11 @@ fn say_context(encoder: &mut Encoder, field: PacketField) {
             };
             compare(encoder, FIRST, EQUAL, &[protocol.number()]);
         }
-        PacketField::Link | PacketField::Protocol | PacketField::Port | PacketField::OriginalPort => {}
+        PacketField::Link
+        | PacketField::Protocol
+        | PacketField::Port
+        | PacketField::SourcePort
+        | PacketField::OriginalPort => {}
     }
 }
 
@@ -163,6 +169,7 @@ fn load(encoder: &mut Encoder, field: PacketField, to: u32) {
         PacketField::Destination(IpFamily::V4) => (NETWORK, 16),
         PacketField::Destination(IpFamily::V6) => (NETWORK, 24),
         PacketField::Port => (TRANSPORT, 2),
+        PacketField::SourcePort => (TRANSPORT, 0),
         PacketField::MessageType(_) => (TRANSPORT, 0),
     };
     let length = u32::try_from(field.datatype().length()).unwrap_or(0);

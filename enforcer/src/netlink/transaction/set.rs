@@ -12,7 +12,7 @@ use crate::netlink::set_key::KeyRange;
 use crate::netlink::{nf_tables, table_snapshot, verdict};
 
 use super::TransactionEncoder;
-use super::expression::{ResolvedMatch, ResolvedRule};
+use super::expression::{ESTABLISHED, RELATED, ResolvedMatch, ResolvedRule};
 
 /// `NFT_DATA_VERDICT`.
 const TYPE_OF_VERDICTS: u32 = 0xffff_ff00;
@@ -40,7 +40,8 @@ impl TransactionEncoder<'_> {
         let test = match &rule.test {
             RuleMatch::Always => ResolvedMatch::Always,
             RuleMatch::Is(protocol) => ResolvedMatch::Is(protocol.number()),
-            RuleMatch::Established => ResolvedMatch::Established,
+            RuleMatch::Established => ResolvedMatch::State(ESTABLISHED),
+            RuleMatch::Related => ResolvedMatch::State(RELATED),
             RuleMatch::In(fields, RuleLookup::Set(set)) => ResolvedMatch::In {
                 fields,
                 set: set.to_string(),

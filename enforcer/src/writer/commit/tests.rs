@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::layout::{ElementKey, IpFamily, SetId, SetKind};
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::set_key::SetKey;
+use crate::writer::cut_flows::CutFlows;
 use crate::writer::element_key::encode_key;
 use crate::writer::heartbeat::Heartbeat;
 use crate::writer::kernel_writer::Sweeps;
@@ -158,6 +159,7 @@ fn writer(kernel: Memory) -> KernelWriter<Memory> {
         installed: None,
         interception: None,
         sweeps: Sweeps::default(),
+        cuts: CutFlows::default(),
         heartbeat: Arc::new(Heartbeat::new(Memory::default(), Renewal::Refresh, 200)),
         guard: None,
     };
