@@ -26,6 +26,7 @@ use crate::local_api::{ApiServer, ServeError};
 use crate::metrics::Metrics;
 use crate::reconcile::Reconciler;
 use crate::records::{self, Recorder};
+use crate::revocation::Revoker;
 use crate::run_dir::{RunDirClaim, RunDirError};
 use crate::view::View;
 use planner::ActivePlan;
@@ -87,7 +88,8 @@ impl Agent {
         let handles = assemble(settings, Arc::clone(&metrics), supervision.clone())?;
         let mut tasks = JoinSet::new();
 
-        let reconciler = Reconciler::new(handles.clone());
+        let revoker = Revoker::start(handles.clone(), Arc::clone(&metrics));
+        let reconciler = Reconciler::new(handles.clone(), revoker);
         let progress = reconciler.progress();
         let SourceHandles {
             health,

@@ -10,6 +10,7 @@
 //! - `policy_log`: how policies were read and whom they select, in the log.
 //! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
+//! - [`revocation`]: flows that policies do not allow any more are cut.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
 //! - [`ledger_file`]: the ledger on disk; [`cleanup`]: what an agent leaves behind on purpose.
@@ -31,5 +32,6 @@ pub mod metrics;
 mod policy_log;
 pub mod reconcile;
 pub mod records;
+pub mod revocation;
 pub mod run_dir;
 pub mod view;

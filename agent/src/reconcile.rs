@@ -24,6 +24,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::address_owners::AddressOwners;
 use crate::handles::AgentHandles;
 use crate::policy_log;
+use crate::revocation::Revoker;
 use planner::ActivePlan;
 use planner::{AddressConflict, Plan, Planner};
 
@@ -72,12 +73,13 @@ pub struct Reconciler {
     /// The newest plan, in force or not.
     newest: Option<Arc<Plan>>,
     owners: AddressOwners,
+    revoker: Revoker,
     progress: watch::Sender<Progress>,
 }
 
 impl Reconciler {
     /// A loop with nothing in force yet.
-    pub fn new(handles: AgentHandles) -> Self {
+    pub fn new(handles: AgentHandles, revoker: Revoker) -> Self {
         Self {
             cluster: Cluster::new(&handles.settings.node),
             handles,
@@ -90,6 +92,7 @@ impl Reconciler {
             network_is_unread: true,
             newest: None,
             owners: AddressOwners::default(),
+            revoker,
             progress: watch::Sender::default(),
         }
     }
@@ -255,6 +258,7 @@ impl Reconciler {
         policy_log::in_force(&before.endpoints, &plan.endpoints);
         self.forget_former_owners(&plan);
         self.forget_old_lookups(&before, &plan);
+        self.revoker.changed(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
         Ok(())
     }

@@ -83,6 +83,8 @@ pub struct Settings {
     pub unknown_pods: UnknownPods,
     /// `--local-host`: whether ingress policies decide about what this node itself sends.
     pub local_host: LocalHost,
+    /// `--revoke`: which live flows are cut when policies do not allow them any more.
+    pub revoke: Revocation,
     /// `--set-capacity`: live elements of each learned set; an address with a port is one.
     pub capacity: NonZeroU32,
     /// `--dns-match question|chain`.
@@ -152,6 +154,17 @@ pub enum UnknownPods {
     Allow,
     /// They are refused: a pod is closed until it is known what it may reach.
     Deny,
+}
+
+/// Which live flows are cut when policies do not allow them any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// Also those to an address that no lease holds, where it is not known which name led there.
+    Strict,
+    /// Those that are known to be denied.
+    Attributed,
+    /// None.
+    Off,
 }
 
 /// What becomes of questions by which clients find out whether to leave for encrypted DNS by

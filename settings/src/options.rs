@@ -27,7 +27,7 @@ use super::option_values::{
     routing_table, table_name, taint_key,
 };
 use super::upstream::UpstreamAddress;
-use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods};
+use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Revocation, UnknownPods};
 
 /// The nftables table (`--table`).
 pub const DEFAULT_TABLE: &str = "namegate";
@@ -346,6 +346,20 @@ pub struct KernelOptions {
         default_value = "always",
     )]
     pub local_host: LocalHost,
+    /// Which established flows are cut when policies do not allow them any more: those that are
+    /// denied; with `strict` also those to an address whose name is not known and whose lease has
+    /// ended
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_parser = choice([
+            ("strict", Revocation::Strict),
+            ("attributed", Revocation::Attributed),
+            ("off", Revocation::Off),
+        ]),
+        default_value = "attributed",
+    )]
+    pub revoke: Revocation,
     /// Elements that each learned set can hold: an address with a port is one
     #[arg(
         long,

@@ -63,6 +63,7 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         refusal: kernel.deny_response,
         unknown_pods: kernel.unknown_pods,
         local_host: kernel.local_host,
+        revoke: kernel.revoke,
         capacity: kernel.set_capacity,
         matching: lookups.dns_match,
         rebind: leases.allow_rebind.clone(),

@@ -16,7 +16,9 @@ use dns_proxy::{InvalidAnswer, ProxyEvent};
 use enforcer::records::RecordedVerdict;
 use policy::{Direction, PerDirection};
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 
 use crate::inspect::Figures;
 
@@ -80,6 +82,8 @@ pub struct Metrics {
     discarded: [IntCounter; DISCARDS.len()],
     audited: PerDirection<Namespaces>,
     refused: PerDirection<Namespaces>,
+    flows_cut: PerDirection<IntCounter>,
+    flows_unattributed: IntGauge,
     withheld: [IntCounter; WITHHELD.len()],
     cache: [IntCounter; CACHE_OUTCOMES.len()],
     /// Seconds of Unix time.
@@ -121,6 +125,11 @@ impl Metrics {
             "namegate_dns_discarded_total",
             "Packets and connections discarded without a reply, by reason",
             &["reason"],
+        );
+        let flows_cut = register.counters(
+            "namegate_flows_cut_total",
+            "Established flows that were cut because policies did not allow them any more, by direction",
+            &["direction"],
         );
         let withheld = register.counters(
             "namegate_dns_withheld_total",
@@ -165,6 +174,11 @@ impl Metrics {
                  namegate_refused_packets_total counts all of them",
                 &["direction", "namespace"],
             )),
+            flows_cut: PerDirection::from_fn(|direction| flows_cut.with_label_values(&[direction.as_str()])),
+            flows_unattributed: register.gauge(
+                "namegate_flows_unattributed",
+                "Flows to addresses that no lease holds and no known name led to, when flows were last judged",
+            ),
             discarded: DISCARDS.map(|reason| discarded.with_label_values(&[reason])),
             withheld: WITHHELD.map(|reason| withheld.with_label_values(&[reason])),
             cache: CACHE_OUTCOMES.map(|outcome| cache.with_label_values(&[outcome])),
@@ -227,6 +241,16 @@ impl Metrics {
             RecordedVerdict::Refused => &self.refused,
         };
         counters[direction].count(namespace);
+    }
+
+    /// Counts flows that were cut, because the program of this direction denies them.
+    pub fn flows_cut(&self, direction: Direction, flows: usize) {
+        self.flows_cut[direction].inc_by(u64::try_from(flows).unwrap_or(u64::MAX));
+    }
+
+    /// Notes how many flows have no known name.
+    pub fn unattributed_flows(&self, flows: usize) {
+        self.flows_unattributed.set(i64::try_from(flows).unwrap_or(i64::MAX));
     }
 
     /// The text exposition format, gauges from `figures`.
@@ -334,6 +358,10 @@ fn discard_index(discard: DiscardReason) -> usize {
 struct Registrar(Registry);
 
 impl Registrar {
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help).expect("the name is well-formed"))
+    }
+
     fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::new(name, help).expect("the name is well-formed"))
     }

@@ -212,6 +212,8 @@ mod tests {
     use std::net::IpAddr;
 
     use cluster::index::Cluster;
+    use policy::Endpoint;
+    use policy::labels::Labels;
     use settings::resolve::resolve;
     use settings::{AgentOptions, HostFacts};
 
@@ -294,6 +296,37 @@ mod tests {
                 rule: Some("for api.example".into()),
             }]
         );
+    }
+
+    #[test]
+    fn at_ingress_the_receiver_is_the_pod_and_no_name_is_its_peers() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let receiver = IpAddr::from([192, 0, 2, 1]);
+        let mut plan = plan();
+        plan.local = [Endpoint {
+            id: pod(),
+            addresses: [receiver].into(),
+            labels: Labels::default(),
+        }]
+        .into();
+        let name = Name::parse("api.example").unwrap();
+        recorder
+            .answer_log()
+            .saw(&governed(), &name, [IpAddr::from([10, 0, 0, 9])]);
+        let at_ingress = RecordedPacket {
+            direction: Direction::Ingress,
+            ..record(RecordedVerdict::Refused, [10, 0, 0, 9], 6, PacketDetail::Port(6379))
+        };
+        let hear = |plan: &Plan| {
+            recorder.hear(Time::from_millis(0), RecordEvent::Records(&[at_ingress]), plan, named);
+            let rows = recorder.rows(Time::from_millis(0));
+            let row = rows.first().unwrap();
+            (row.direction.clone(), row.pod.clone(), row.name.clone(), row.source)
+        };
+        let peer = IpAddr::from([10, 0, 0, 9]);
+        assert_eq!(hear(&plan), ("ingress".into(), None, None, peer), "nobody governs it");
+        plan.desired.dispatch.ingress.insert(receiver, policy::ProgramId(1));
+        assert_eq!(hear(&plan), ("ingress".into(), Some("shop/web".into()), None, peer));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod peers;
 mod policies;
 mod records;
 mod retries;
+mod revocation;
 mod services;
 mod strangers;
 mod transitions;
