@@ -26,7 +26,7 @@ use std::net::{IpAddr, SocketAddr};
 use ahash::{HashMap, HashSet};
 use names::Name;
 use policy::address::ZoneMap;
-use policy::classifier::{AddressContext, ClassifierEntry, RuleIndex, SetClass};
+use policy::classifier::{AddressContext, ClassifierEntry, RuleIndex, SetClass, SetLayout};
 use policy::{Direction, PortSet, ProgramId, Protocol, Verdict};
 
 use crate::conntrack::ConntrackEntry;
@@ -238,13 +238,21 @@ impl<'a> FlowJudge<'a> {
         holds: impl Fn(&Element) -> bool,
         leased: Option<&[ClassifierEntry]>,
     ) -> Verdict {
-        let (id, classifier) = (tiers.id, &tiers.classifier);
+        let classifier = &tiers.classifier;
+        let is_held = |id: ProgramId, layout: &SetLayout, class: SetClass| {
+            elements_of_packet(id, layout, class, peer, traffic).any(|element| holds(&element))
+        };
         let layout = classifier.layout();
-        let is_held =
-            |class: &SetClass| elements_of_packet(id, layout, *class, peer, traffic).any(|element| holds(&element));
+        let own = layout.classes.iter().copied();
+        let own = own.filter(|class| is_held(tiers.id, layout, *class));
+        // Members of a shared rule stand in the sets of other tiers.
+        let shared = classifier.shared().iter().filter(|shared| {
+            let mut classes = shared.layout.classes.iter();
+            classes.any(|class| is_held(shared.id, &shared.layout, *class))
+        });
         // A class that holds the packet holds it whatever its ports.
-        let held = layout.classes.iter().copied().filter(is_held);
-        let held: Vec<ClassifierEntry> = held
+        let held: Vec<ClassifierEntry> = own
+            .chain(shared.map(|shared| shared.class))
             .map(|class| ClassifierEntry {
                 class,
                 ports: PortSet::All,

@@ -307,6 +307,7 @@ mod tests {
             id: pod(),
             addresses: [receiver].into(),
             labels: Labels::default(),
+            ports: Vec::new(),
         }]
         .into();
         let name = Name::parse("api.example").unwrap();

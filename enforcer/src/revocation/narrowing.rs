@@ -1,8 +1,9 @@
 //! Whether a change may deny what was allowed, so that flows must be judged again. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use imbl::ordset::DiffItem;
-use policy::Direction;
-use policy::Verdict;
+use policy::{Direction, ProgramId, Verdict};
 
 use crate::desired::{DesiredState, ElementSet};
 use crate::layout::Element;
@@ -18,17 +19,37 @@ pub fn may_deny_more(before: &DesiredState, after: &DesiredState) -> bool {
             let mut now = after.dispatch[direction].iter();
             now.any(|(address, program)| former.get(address) != Some(program))
         })
-        || after.members.iter().any(|(tiers, members)| {
-            let former = before.members.get(tiers);
-            former.is_some_and(|former| closes_any(former, members))
-        })
+        || members_deny_more(before, after)
 }
 
-/// Whether an element was removed that lets packets through, or one added that refuses them.
-fn closes_any(before: &ElementSet, after: &ElementSet) -> bool {
-    let allows = |element: &Element| element.set.class.verdict() == Verdict::Allow;
+/// Whether the addresses of objects may deny more, in programs that stay.
+fn members_deny_more(before: &DesiredState, after: &DesiredState) -> bool {
+    let shared = shared_verdicts(after);
+    after.members.iter().any(|(tiers, members)| {
+        let former = before.members.get(tiers);
+        former.is_some_and(|former| closes_any(former, members, shared.get(tiers)))
+    })
+}
+
+/// What programs say of the members of the rules that they share, by the tiers that hold these.
+fn shared_verdicts(desired: &DesiredState) -> BTreeMap<ProgramId, BTreeSet<Verdict>> {
+    let mut verdicts: BTreeMap<ProgramId, BTreeSet<Verdict>> = BTreeMap::new();
+    let tiers = desired.programs.values().flat_map(|program| program.evaluations());
+    for shared in tiers.flat_map(|tiers| tiers.classifier.shared()) {
+        verdicts.entry(shared.id).or_default().insert(shared.class.verdict());
+    }
+    verdicts
+}
+
+/// Whether an element was removed that lets packets through, or one added that refuses them: by its
+/// class, or, in tiers that are shared, by what the programs say that share them.
+fn closes_any(before: &ElementSet, after: &ElementSet, shared: Option<&BTreeSet<Verdict>>) -> bool {
+    let says = |element: &Element, verdict: Verdict| match shared {
+        Some(verdicts) => verdicts.contains(&verdict),
+        None => element.set.class.verdict() == verdict,
+    };
     before.diff(after).any(|item| match item {
-        DiffItem::Add(element) => !allows(element),
-        DiffItem::Remove(element) => allows(element),
+        DiffItem::Add(element) => says(element, Verdict::Deny),
+        DiffItem::Remove(element) => says(element, Verdict::Allow),
     })
 }

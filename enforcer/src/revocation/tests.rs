@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use names::Pattern;
+use policy::classifier::Classifier;
 use policy::labels::LabelSelector;
 use policy::{
     Action, DenyResponse, LeaseTerms, ObjectSelector, Origin, Peer, PerDirection, PolicyId, PolicyKind, PortRange,
     Program, Rule, Tiers, Zone,
 };
 
-use crate::desired::{FailMode, Interception, KernelProgram, ResolverBinding};
+use crate::desired::{ElementSet, FailMode, Interception, KernelProgram, ResolverBinding};
 use crate::layout::elements;
 use crate::pod_links::PodLinks;
 
@@ -102,8 +103,23 @@ fn governed(mut desired: DesiredState, direction: Direction, tiers: Tiers, membe
         enforced: tiers,
         ..Program::default()
     };
-    let (id, folded) = (program.id(), KernelProgram::new(&program));
-    let KernelTiers { id: tiers, classifier } = &folded.enforced;
+    let mut folded = KernelProgram::new(&program);
+    // As the planner makes them.
+    folded.enforced.classifier = Arc::new(Classifier::sharing(&program.enforced));
+    let shared = folded.enforced.classifier.shared().iter();
+    let shared: Vec<KernelTiers> = shared.map(|shared| KernelTiers::new(&shared.tiers)).collect();
+    let id = program.id();
+    for tiers in std::iter::once(folded.enforced.clone()).chain(shared) {
+        desired.members.insert(tiers.id, elements_of_objects(&tiers, members));
+    }
+    desired.programs.insert(id, Arc::new(folded));
+    desired.dispatch[direction].insert(ip(POD), id);
+    desired
+}
+
+/// The elements of tiers where these are the addresses of all their objects.
+fn elements_of_objects(tiers: &KernelTiers, members: &[&str]) -> ElementSet {
+    let KernelTiers { id, classifier } = tiers;
     let objects: Vec<_> = classifier
         .object_rules()
         .map(|(index, rule)| (index, rule.ports.clone()))
@@ -117,14 +133,10 @@ fn governed(mut desired: DesiredState, direction: Direction, tiers: Tiers, membe
         let entries = classifier.entries_for_objects(at);
         let of_entry = entries
             .iter()
-            .flat_map(|entry| elements(*tiers, classifier.layout(), at.address, entry));
+            .flat_map(|entry| elements(*id, classifier.layout(), at.address, entry));
         of_entry.collect::<Vec<_>>()
     };
-    let of_objects = members.iter().flat_map(of).collect();
-    desired.members.insert(*tiers, of_objects);
-    desired.programs.insert(id, Arc::new(folded));
-    desired.dispatch[direction].insert(ip(POD), id);
-    desired
+    members.iter().flat_map(of).collect()
 }
 
 fn flow(protocol: Protocol, source: &str, destination: &str, port: u16) -> Flow {
@@ -369,4 +381,24 @@ fn only_what_may_deny_more_is_a_reason_to_judge_flows() {
         may_deny_more(&open, &moved),
         "what lies outside the cluster has changed"
     );
+}
+
+#[test]
+fn members_of_rules_that_programs_share_decide_too() {
+    for action in [Action::Allow, Action::Deny] {
+        let mut tiers = closed([rule(action, pods(), tcp(80))]);
+        if action == Action::Deny {
+            tiers
+                .network
+                .push(rule(Action::Allow, prefix("10.0.0.0/16"), PortSet::All));
+        }
+        assert_eq!(Classifier::sharing(&tiers).shared().len(), 1);
+        let desired = governed(nothing(), Direction::Egress, tiers, &[OTHER]);
+        let (at_member, elsewhere) = match action {
+            Action::Allow => (FlowVerdict::Allowed, DENIED_EGRESS),
+            _ => (DENIED_EGRESS, FlowVerdict::Allowed),
+        };
+        assert_eq!(judged(&desired, &flow(Protocol::Tcp, POD, OTHER, 80)), at_member);
+        assert_eq!(judged(&desired, &flow(Protocol::Tcp, POD, "10.0.0.3", 80)), elsewhere);
+    }
 }
