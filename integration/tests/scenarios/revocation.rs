@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
@@ -190,6 +192,110 @@ fn a_lease_that_ended_cuts_nothing_until_its_name_is_withdrawn() {
     scenario.allow(0, &["kept.example"]);
     scenario.wait_until("the flow is cut", || cut(&scenario) >= 1.0);
     assert!(!flow.passes());
+}
+
+/// Half of the flows stay allowed and are used all the time; the others are withdrawn and allowed
+/// again by turns.
+#[test]
+#[allow(clippy::print_stdout, reason = "the figures are part of what the test shows")]
+fn of_a_thousand_live_flows_every_edit_cuts_those_and_loses_no_packet_of_the_others() {
+    const FLOWS: usize = 500;
+    const EDITS: usize = 10;
+    let scenario = scenario("", 600);
+    let at = |address: &str| SocketAddr::new(address.parse::<IpAddr>().unwrap(), PORT);
+    let servers = [KEPT[0], WITHDRAWN[0]].map(|address| scenario.lab().internet().echo_udp(at(address)).unwrap());
+    let clients = |address: &str| -> Vec<UdpSocket> {
+        let client = || {
+            let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+            client.connect(at(address)).unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            client
+        };
+        let all = || std::iter::repeat_with(client).take(FLOWS).collect();
+        scenario.pod(0).namespace().run(all).unwrap()
+    };
+    // Each packet says something else, so that no late echo passes for another.
+    let number = AtomicU32::new(0);
+    let say = |client: &UdpSocket| {
+        let said = number.fetch_add(1, Relaxed).to_be_bytes();
+        // What comes back as an error is that of an earlier packet.
+        let _ = client.send(&said);
+        said
+    };
+    let hears = |client: &UdpSocket, said: [u8; 4]| {
+        let mut heard = [0; 4];
+        while client.recv(&mut heard).is_ok() {
+            if heard == said {
+                return true;
+            }
+        }
+        false
+    };
+    let echoes = |client: &UdpSocket| hears(client, say(client));
+    // A loaded machine may take longer.
+    let is_heard = |client: &UdpSocket| {
+        let said = say(client);
+        patience::wait(Duration::from_secs(20), Duration::ZERO, || hears(client, said)).is_some()
+    };
+    let (kept, withdrawn) = (clients(KEPT[0]), clients(WITHDRAWN[0]));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut said = 0;
+            while !stop.load(Relaxed) {
+                for client in &kept {
+                    assert!(is_heard(client), "a packet of a flow that is allowed was lost");
+                    said += 1;
+                }
+            }
+            said
+        });
+        // Stops the traffic also where an assertion fails.
+        let _stops = StopOnDrop(&stop);
+        let mut took = Vec::new();
+        for edit in 1..=EDITS {
+            for client in &withdrawn {
+                assert!(is_heard(client), "it is allowed");
+            }
+            let begun = Instant::now();
+            scenario.allow(0, &["kept.example"]);
+            let expected = f64::from(u32::try_from(edit * FLOWS).unwrap());
+            scenario.wait_until("flows are cut", || cut(&scenario) >= expected);
+            took.push(begun.elapsed());
+            let said: Vec<_> = withdrawn.iter().map(say).collect();
+            std::thread::sleep(Duration::from_millis(200));
+            for (client, said) in withdrawn.iter().zip(said) {
+                client.set_nonblocking(true).unwrap();
+                assert!(!hears(client, said), "it is cut");
+                client.set_nonblocking(false).unwrap();
+            }
+            assert_eq!(cut(&scenario), expected);
+            scenario.allow(0, &["kept.example", "withdrawn.example"]);
+            scenario.wait_until("they are allowed again", || {
+                scenario.ask(0, "withdrawn.example", RecordType::A).code() == ResponseCode::NoError
+                    && withdrawn.iter().all(echoes)
+            });
+        }
+        stop.store(true, Relaxed);
+        let said: usize = traffic.join().unwrap();
+        took.sort_unstable();
+        println!(
+            "{EDITS} edits cut {} flows, {:?} at the median and {:?} at worst from edit to count; of {said} packets \
+             on {FLOWS} other flows none was lost",
+            EDITS * FLOWS,
+            took[EDITS / 2],
+            took[EDITS - 1]
+        );
+    });
+    drop(servers);
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 #[test]
