@@ -273,8 +273,8 @@ fn learned(plan: &Plan) -> Vec<(String, IpAddr, BTreeSet<Element>)> {
     learned
 }
 
-/// The verdict that the sets of tiers give, as the kernel looks them up: class by class, in each the
-/// tiers' own sets and those of the rules that they share; then the prefixes.
+/// The verdict that the sets of tiers give, as the kernel looks them up: class by class, in each
+/// the tiers' own sets and those of the rules that they share; then the prefixes.
 fn by_sets(plan: &Plan, tiers: &KernelTiers, address: IpAddr, port: u16) -> Verdict {
     let holds = |id, class, kind, port| {
         let set = SetId {

@@ -37,10 +37,10 @@ use crate::ruleset::change::{self, RulesetChange};
 
 use super::element_key::encode_key;
 use super::error::InstallError;
-use super::install::{ElementLease, InstallPurpose};
+use super::install::InstallPurpose;
 use super::kernel::{Kernel, NfTables};
 use super::kernel_writer::KernelWriter;
-use super::ledger_leases::LedgerLeases;
+use super::ledger_leases::{ElementLease, LedgerLeases};
 use super::set_mirror::AdmissionPhase;
 use super::table_guard::CheckReason;
 

@@ -25,7 +25,7 @@ use super::generation::Generation;
 use super::install_failure::InstallFailure;
 use super::kernel::NfTables;
 use super::kernel_writer::KernelWriter;
-use super::ledger_leases::{AskLedger, LeaseScope, LedgerLeases};
+use super::ledger_leases::{AskLedger, ElementLease, LeaseScope, LedgerLeases};
 use super::members::MemberDiff;
 use super::nft;
 use super::pending_admission::PendingAdmission;
@@ -35,9 +35,6 @@ use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 
 /// The most elements that are put back at once.
 const PUT_BACK: usize = 1024;
-
-/// An element that should be in force, the end of its lease, and its holder.
-pub(super) type ElementLease = (Element, Time, Holder);
 
 /// An installation that waits.
 pub(super) struct InstallRequest {

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use clock::Time;
 use policy::ProgramId;
 
 use crate::desired::DesiredState;
-use crate::layout::SetId;
+use crate::layout::{Element, SetId};
 use crate::ruleset;
 
-use super::install::ElementLease;
+use super::set_mirror::Holder;
 
 /// Which of the ledger's leases an installation asks for. It may be told more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub enum LeaseScope {
         addresses: BTreeSet<IpAddr>,
     },
 }
+
+/// An element that should be in force, the end of its lease, and its holder.
+pub(super) type ElementLease = (Element, Time, Holder);
 
 /// Tells the ledger's leases of a scope.
 pub(super) type AskLedger = dyn FnMut(&LeaseScope) -> Vec<ElementLease> + Send;
@@ -43,8 +47,8 @@ impl LeaseScope {
     /// What a change needs from one desired state, which is in force, to another.
     ///
     /// A set that stays holds what was admitted. Something else may be needed there where other
-    /// servers teach, where addresses lie elsewhere, and at addresses whose members change: a member
-    /// takes the place of a lease, or decides before it.
+    /// servers teach, where addresses lie elsewhere, and at addresses whose members change: a
+    /// member takes the place of a lease, or decides before it.
     pub(super) fn between(
         before: &DesiredState,
         after: &DesiredState,
