@@ -27,7 +27,7 @@ const RULES: &str = "
     sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.lo.rp_filter=0
     ip link set lo up
     ip address add 10.1.1.2/32 dev lo
-    ip address add fd00::2/128 dev lo
+    ip address add fd00::2/128 dev lo nodad
     ip route add default dev lo src 10.1.1.2
     ip -6 route add default dev lo src fd00::2
     ip rule add fwmark 1 lookup 100
