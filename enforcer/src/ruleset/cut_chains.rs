@@ -89,6 +89,11 @@ pub(crate) fn chains() -> impl Iterator<Item = &'static str> {
     CHAINS.into_iter().map(|(name, _)| name)
 }
 
+/// Whether a chain is one of these.
+pub(crate) fn is_chain(name: &str) -> bool {
+    chains().any(|chain| chain == name)
+}
+
 /// The commands that cut flows, each for as long as its time says: at once, in one transaction.
 pub(crate) fn commands(cuts: &[(CutEnds, Duration)]) -> Vec<TableCommand> {
     let mut commands = Vec::new();

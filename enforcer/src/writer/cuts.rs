@@ -8,6 +8,7 @@ use clock::Time;
 use policy::Protocol;
 
 use crate::conntrack::ConntrackEntry;
+use crate::netlink::objects::TableCommand;
 use crate::ruleset::cut_chains::{self, CutEnds};
 
 use super::error::InstallError;
@@ -74,10 +75,25 @@ impl KernelWriter<NfTables> {
 
     fn write_cuts(&mut self, cuts: &[(CutEnds, Duration)]) -> Result<(), InstallFailure> {
         for some in cuts.chunks(AT_ONCE) {
-            self.transact(&cut_chains::commands(some))?;
+            let commands = cut_chains::commands(some);
+            self.transact(&commands)?;
             self.cuts.stand = true;
+            self.note_cut_chains(&commands);
         }
         Ok(())
+    }
+
+    /// Has the chains guarded, which were written anew.
+    fn note_cut_chains(&mut self, commands: &[TableCommand]) {
+        let Some(guard) = &mut self.guard else { return };
+        for chain in cut_chains::chains() {
+            let is_of_chain =
+                |command: &&TableCommand| matches!(command, TableCommand::AddRule(name, _) if **name == *chain);
+            let rules = commands.iter().filter(is_of_chain).count();
+            guard.written.chains.insert(chain.to_owned(), rules);
+            guard.rewritten.insert(chain.to_owned());
+        }
+        guard.settled = false;
     }
 
     /// Cuts again what is to be cut still, in a table that was made anew.
@@ -106,10 +122,12 @@ impl KernelWriter<NfTables> {
             return;
         }
         match self.transact(&cut_chains::removal()) {
-            Ok(()) => self.cuts.stand = false,
-            Err(InstallFailure::Missing(_)) => {
-                // Somebody has removed them, or the table.
+            // If they are missing, somebody has removed them, or the table.
+            Ok(()) | Err(InstallFailure::Missing(_)) => {
                 self.cuts.stand = false;
+                if let Some(guard) = &mut self.guard {
+                    guard.written.chains.retain(|name, _| !cut_chains::is_chain(name));
+                }
             }
             Err(failure) => tracing::warn!(?failure, "the chains for flows that were cut could not be removed"),
         }

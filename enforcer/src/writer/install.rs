@@ -203,11 +203,11 @@ impl KernelWriter<NfTables> {
             return Err(error.into());
         }
         self.transact(&change.foreign_removal)?;
+        let generation = self.note_installation(desired, &change.sets, &filled, &members.fills, purpose);
+        self.note_written(desired, &change);
         if is_made_anew {
             self.restore_cuts()?;
         }
-        let generation = self.note_installation(desired, &change.sets, &filled, &members.fills, purpose);
-        self.note_written(desired, &change);
         if let Err(failure) = self.transact(&change.removal) {
             // Nothing refers to it. The next installation that reads what exists removes it.
             tracing::warn!(?failure, "what no program needs any more could not be removed");

@@ -301,7 +301,7 @@ fn what_is_allowed_again_is_cut_no_more() {
     assert!(flows[0].passes() && flows[1].passes());
 }
 
-/// A table that somebody has removed comes back with what was cut.
+/// What somebody has removed comes back: the table with what was cut, and the chains.
 #[test]
 fn what_is_cut_is_cut_in_a_table_that_is_made_again() {
     let Some(lab) = Lab::new() else { return };
@@ -321,9 +321,23 @@ fn what_is_cut_is_cut_in_a_table_that_is_made_again() {
             let judge = FlowJudge::new(&after, &|_| false, &|_, _| None);
             denied.retain(|entry| matches!(judge.verdict(&Flow::of(entry)), FlowVerdict::Denied(_)));
             assert_eq!(enforcer.cut(&denied).unwrap(), 1);
-            lab.nft("delete table inet namegate");
-            let stands = || lab.existing().chains.contains("cut-forward");
-            assert!(patience::wait(WAIT, Duration::from_millis(20), stands).is_some());
+            let refuses = || {
+                let rules = lab
+                    .node
+                    .run("nft", &["list", "chain", "inet", "namegate", "cut-forward"], "");
+                rules.is_ok_and(|rules| rules.contains("goto refuse-cut"))
+            };
+            for damage in [
+                "delete table inet namegate",
+                "flush chain inet namegate cut-forward",
+                "flush chain inet namegate cut-forward; delete chain inet namegate cut-forward",
+            ] {
+                lab.nft(damage);
+                assert!(
+                    patience::wait(WAIT, Duration::from_millis(20), refuses).is_some(),
+                    "{damage}"
+                );
+            }
             enforcer.shut_down().await;
         });
     });
