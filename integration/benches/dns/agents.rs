@@ -31,8 +31,14 @@ pub(crate) struct Node {
     server: SocketAddr,
 }
 
-/// What the pods may reach, as `toFQDNs` selectors.
-const SELECTORS: &str = "{matchPattern: '*.known.bench.test'}, {matchPattern: '**.new.bench.test'}";
+/// What the pods may reach, as patterns of Cilium.
+pub(crate) const ALLOWED: &str = "*.known.bench.test,**.new.bench.test";
+
+/// The same as `toFQDNs` selectors.
+fn selectors() -> String {
+    let selector = |pattern| format!("{{matchPattern: '{pattern}'}}");
+    ALLOWED.split(',').map(selector).collect::<Vec<_>>().join(", ")
+}
 
 /// Another build to compare with, or the one of this tree.
 pub(crate) fn binary() -> String {
@@ -60,7 +66,7 @@ impl Node {
         );
         installation.write_object("pod.yaml", &manifest).unwrap();
         installation
-            .write_object("policy.yaml", &fqdn_policy("bench", SELECTORS, 443))
+            .write_object("policy.yaml", &fqdn_policy("bench", &selectors(), 443))
             .unwrap();
         let listen = SocketAddr::new(IpAddr::V4(NODE4), 5300);
         let mut flags = vec![

@@ -34,7 +34,7 @@ use report::{Goal, Goals, Report};
 use zone::Zone;
 
 /// The works that are measured, interleaved; every ratio of the table is between two of them.
-const WORKS: [&str; 11] = [
+const WORKS: [&str; 13] = [
     "dnsdist forwarding",
     "known, listening",
     "known, two workers",
@@ -46,6 +46,8 @@ const WORKS: [&str; 11] = [
     "new addresses",
     "dnsdist cache",
     "denied",
+    peers::BUILT[0].0,
+    peers::BUILT[1].0,
 ];
 
 /// What must be reached.

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use lab::NODE4;
 
-use crate::agents::{Node, Server};
+use crate::agents::{ALLOWED, Node, Server};
 use crate::zone::{UPSTREAM, Zone};
 
 pub(crate) struct Peer {
@@ -23,10 +25,16 @@ impl Peer {
 /// The work of the peer that most is compared with: dnsdist, which forwards every query.
 pub(crate) const FORWARDING: &str = "dnsdist forwarding";
 
-/// Those that are installed, by the work that they do, where that is wanted.
+/// The works of those that are built here, from their Go modules, and what builds them.
+pub(crate) const BUILT: [(&str, &str); 2] = [
+    ("CoreDNS forwarding", "coredns"),
+    ("Cilium's DNS proxy", "cilium-dns-proxy"),
+];
+
+/// Those that are installed or can be built, by the work that they do, where that is wanted.
 pub(crate) fn start(node: &Node, zone: &Zone, wants: impl Fn(&str) -> bool) -> BTreeMap<&'static str, Peer> {
     let mut peers = BTreeMap::new();
-    let mut start = |work, port: u16, program, arguments: &[&str]| {
+    let mut start = |work, port: u16, program: &str, arguments: &[&str]| {
         if !wants(work) {
             return;
         }
@@ -104,5 +112,42 @@ pub(crate) fn start(node: &Node, zone: &Zone, wants: impl Fn(&str) -> bool) -> B
             "--nftset=/bench.test/4#inet#peer#learned",
         ],
     );
+
+    let corefile = write(
+        "Corefile",
+        format!(".:5305 {{\n  bind {NODE4}\n  forward . {UPSTREAM}\n}}\n"),
+    );
+    let [(coredns_work, coredns), (cilium_work, cilium)] = BUILT;
+    if let Some(program) = built(coredns_work, coredns, &wants) {
+        start(coredns_work, 5305, &program, &["-conf", &corefile]);
+    }
+    if let Some(program) = built(cilium_work, cilium, &wants) {
+        let (listen, upstream) = (format!("{NODE4}:5306"), format!("{UPSTREAM}:53"));
+        let flags = ["-listen", &listen, "-upstream", &upstream, "-allow", ALLOWED];
+        start(cilium_work, 5306, &program, &flags);
+    }
     peers
+}
+
+/// The path of a peer, built when that was not done before; `None` where it is not wanted, or where
+/// it cannot be built, which is said.
+fn built(work: &str, name: &str, wants: impl Fn(&str) -> bool) -> Option<String> {
+    if !wants(work) {
+        return None;
+    }
+    // With sudo, `./bench` has built it before: root may not find Go.
+    let variable = format!("NAMEGATE_PEER_{}", name.to_uppercase().replace('-', "_"));
+    let program = match std::env::var(variable) {
+        Ok(program) => program,
+        Err(_) => {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/build");
+            let output = Command::new(script).arg(name).stderr(Stdio::inherit()).output();
+            String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned()
+        }
+    };
+    if program.is_empty() {
+        eprintln!("without {name} the row {work:?} is left out");
+        return None;
+    }
+    Some(program)
 }
