@@ -10,6 +10,7 @@
 mod change;
 mod check;
 mod objects;
+mod start;
 mod usage;
 
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ fn main() {
         change::run(arguments.rounds);
     }
     let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
+    if arguments.wants("start") {
+        start::run(&binary, arguments.rounds);
+    }
     if arguments.wants("check") {
         let ClusterShape { pods, policies, .. } = check::REPOSITORY;
         let runs = check::run(&binary, arguments.rounds);
@@ -67,7 +71,11 @@ fn shown(runs: &[Usage]) -> String {
 }
 
 fn median(runs: &[Usage], figure: impl Fn(&Usage) -> Duration) -> Duration {
-    let mut figures: Vec<Duration> = runs.iter().map(figure).collect();
+    median_of(runs.iter().map(figure))
+}
+
+fn median_of(figures: impl Iterator<Item = Duration>) -> Duration {
+    let mut figures: Vec<Duration> = figures.collect();
     figures.sort_unstable();
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
