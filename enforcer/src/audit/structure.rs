@@ -71,13 +71,23 @@ pub(crate) fn damage(
         let former = before.and_then(|before| before.sets.get(name));
         let what = match found.sets.get(name) {
             None => "was removed",
-            Some(now) if now.shape != *shape || now.limits != *limits => "is declared otherwise",
+            Some(now) if now.shape != *shape || !are_kept(limits, &now.limits) => "is declared otherwise",
             Some(now) if former.is_some_and(|former| former.handle != now.handle) => "was replaced",
             Some(_) => continue,
         };
         damage.push(Damage::new(DamageKind::Set, format!("set {name} {what}")));
     }
     damage
+}
+
+/// Whether a set has the limits that were declared. A kernel before 6.5 leaves a set without the
+/// size that is declared after it was made; nobody else can take it off.
+fn are_kept(declared: &SetLimits, found: &SetLimits) -> bool {
+    let size = match found.size {
+        0 => declared.size,
+        size => size,
+    };
+    *declared == SetLimits { size, ..*found }
 }
 
 #[cfg(test)]

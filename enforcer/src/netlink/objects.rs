@@ -24,6 +24,9 @@ pub(crate) enum TableCommand {
     AddBaseChain(Arc<str>, HookInfo),
     /// Makes a set. One that exists must have been declared equally, except for its limits.
     AddSet(Arc<str>, SetSpec),
+    /// Gives a set the limits with which it is declared here, from the next transaction on. A
+    /// kernel before 6.5 does nothing.
+    LimitSet(Arc<str>, SetSpec),
     AddElements(Arc<str>, Vec<NewElement>),
     /// Deletes elements. It is an error if one is not there.
     DeleteElements(Arc<str>, Vec<SetKey>),

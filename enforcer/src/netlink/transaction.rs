@@ -151,7 +151,7 @@ impl TransactionEncoder<'_> {
                 self.encoder.string(nf_tables::chain::TYPE, &at.kind);
                 self.encoder.close_message(message);
             }
-            TableCommand::AddSet(name, form) => self.add_set(name, form),
+            TableCommand::AddSet(name, form) | TableCommand::LimitSet(name, form) => self.add_set(name, form),
             TableCommand::AddElements(set, elements) => self.add_elements(set, None, elements),
             TableCommand::DeleteElements(set, keys) => {
                 let elements: Vec<_> = keys.iter().cloned().map(NewElement::plain).collect();

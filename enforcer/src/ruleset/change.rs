@@ -177,11 +177,20 @@ impl RulesetChange {
     ) -> Vec<Vec<TableCommand>> {
         let sets = self.new_sets.iter().map(|set| {
             let name: Arc<str> = set.to_string().into();
-            let declared = TableCommand::AddSet(Arc::clone(&name), form(set, capacity));
+            let limited = form(set, capacity);
+            // Without a size at first: the kernel makes a table of buckets for as many elements as
+            // the declaration of a new set names, 32 MiB for a million.
+            let made = SetSpec {
+                size: None,
+                ..limited.clone()
+            };
             let fill = fills
                 .remove(set)
-                .map(|elements| TableCommand::AddElements(name, elements));
-            std::iter::once(declared).chain(fill).collect()
+                .map(|elements| TableCommand::AddElements(Arc::clone(&name), elements));
+            std::iter::once(TableCommand::AddSet(Arc::clone(&name), made))
+                .chain(fill)
+                .chain([TableCommand::LimitSet(name, limited)])
+                .collect()
         });
         let mut transactions = Vec::new();
         let mut size = 0;
@@ -283,8 +292,13 @@ fn frame_of(desired: &DesiredState) -> ExistingObjects {
 /// for 200,000. Its default of once a second is too often.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// How a learned set is declared. It has twice the capacity, because elements that have timed out
-/// count until the kernel collects them.
+/// The size with which a learned set is declared: twice the capacity, because elements that have
+/// timed out count until the kernel collects them.
+pub(crate) fn declared_size(capacity: u32) -> u32 {
+    capacity.saturating_mul(2)
+}
+
+/// How a learned set is declared.
 fn form(set: &SetId, capacity: u32) -> SetSpec {
     let address = Datatype::Address(set.family);
     SetSpec {
@@ -296,7 +310,7 @@ fn form(set: &SetId, capacity: u32) -> SetSpec {
         ranges: false,
         timeouts: true,
         swept: Some(SWEEP),
-        size: Some(capacity.saturating_mul(2)),
+        size: Some(declared_size(capacity)),
     }
 }
 

@@ -309,7 +309,9 @@ pub(super) struct KernelContents {
 impl KernelContents {
     /// Enters everything into the mirror. `before` knows who holds the elements.
     pub(super) fn note(self, mirror: &mut SetMirror, before: &SetMirror) {
-        mirror.replace_sets(self.sets);
+        // A kernel before 6.5 limits no set after it was made.
+        let capacity = |set, listed: u32| before.set(set).map_or(listed, |known| known.capacity.min(listed));
+        mirror.replace_sets(self.sets.iter().map(|(set, listed)| (*set, capacity(set, *listed))));
         for (element, lifetime) in self.elements {
             let holder = before.origin(&element).map(|(holder, _)| holder).unwrap_or_default();
             mirror.record(element, lifetime, holder, self.read);

@@ -15,7 +15,7 @@ use crate::layout::{Element, SetId};
 use crate::netlink::objects::{NewElement, TableCommand};
 use crate::netlink::table_snapshot::TableSnapshot;
 use crate::ruleset::ExistingObjects;
-use crate::ruleset::change::RulesetChange;
+use crate::ruleset::change::{self, RulesetChange};
 use crate::ruleset::{closed_chains, cut_chains};
 use crate::{routing, ruleset};
 
@@ -191,7 +191,9 @@ impl KernelWriter<NfTables> {
             .collect();
         filled.retain(|fill| members.fills.binary_search(&fill.element).is_err());
 
-        for transaction in change.preparations(fills(&filled, &members.fills), desired.capacity.get()) {
+        let fills = fills(&filled, &members.fills);
+        fit(&fills, desired.capacity.get())?;
+        for transaction in change.preparations(fills, desired.capacity.get()) {
             self.transact(&transaction)?;
         }
         self.write_members(&members)?;
@@ -382,6 +384,20 @@ fn fills(leased: &[InitialElement], permanent: &[Element]) -> BTreeMap<SetId, Ve
         fills.entry(*set).or_default().extend(new);
     }
     fills
+}
+
+/// Refuses what is more than new sets may hold: the kernel limits a set only after it was filled.
+fn fit(fills: &BTreeMap<SetId, Vec<NewElement>>, capacity: u32) -> Result<(), InstallFailure> {
+    let most = change::declared_size(capacity);
+    let overfull =
+        |(_, elements): &(&SetId, &Vec<NewElement>)| u32::try_from(elements.len()).is_ok_and(|count| count > most);
+    match fills.iter().find(overfull) {
+        None => Ok(()),
+        Some((set, elements)) => Err(InstallFailure::full(&format!(
+            "set {set} would hold {} elements",
+            elements.len()
+        ))),
+    }
 }
 
 /// A leased element with which a new set is made.

@@ -42,9 +42,14 @@ impl InstallFailure {
         match errno {
             libc::ENOENT => InstallFailure::Missing(text),
             libc::EPERM => InstallFailure::Other(InstallError::NoPermission),
-            libc::ENFILE => InstallFailure::Refused(format!("a set is full; raise --set-capacity ({text})")),
+            libc::ENFILE => Self::full(&text),
             _ => InstallFailure::Refused(text),
         }
+    }
+
+    /// A set cannot hold what it should.
+    pub(super) fn full(text: &str) -> Self {
+        InstallFailure::Refused(format!("a set is full; raise --set-capacity ({text})"))
     }
 }
 
@@ -80,7 +85,10 @@ fn brief(command: &TableCommand) -> String {
         | TableCommand::DeleteChain(name) => {
             format!("chain {name}")
         }
-        TableCommand::AddSet(name, _) | TableCommand::EmptySet(name) | TableCommand::DeleteSet(name) => {
+        TableCommand::AddSet(name, _)
+        | TableCommand::LimitSet(name, _)
+        | TableCommand::EmptySet(name)
+        | TableCommand::DeleteSet(name) => {
             format!("set {name}")
         }
         TableCommand::AddElements(set, _) | TableCommand::DeleteElements(set, _) => format!("elements of {set}"),

@@ -7,6 +7,7 @@ use policy::{
 };
 
 use crate::desired::{FailMode, Interception, KernelProgram, LocalHost};
+use crate::netlink::set_key::SetKey;
 use crate::pod_links::PodLinks;
 
 use super::*;
@@ -97,6 +98,26 @@ fn a_program_that_takes_over_is_prepared_and_the_other_one_removed_after_the_swi
     let is_of_old = |command: &TableCommand| format!("{command:?}").contains(&old.0.to_string());
     assert!(change.removal.iter().all(is_of_old));
     assert_eq!(change.removal.len(), 2 + 2 + 2, "rules, sets, chains");
+}
+
+/// The kernel makes room for as many elements as the declaration of a new set names.
+#[test]
+fn a_new_set_is_limited_only_after_it_was_made_and_filled() {
+    let one = program(80, false);
+    let change = RulesetChange::between(&desired(&[]), &desired(std::slice::from_ref(&one)));
+    let set = *change.new_sets.first().unwrap();
+    let element = NewElement::plain(SetKey::from_slice(&[192, 0, 2, 1, 6, 0, 0, 0, 1, 187, 0, 0]));
+    let prepared = change.preparations([(set, vec![element])].into(), 1_000_000).concat();
+    let of_set: Vec<(&str, Option<u32>)> = prepared
+        .iter()
+        .filter_map(|command| match command {
+            TableCommand::AddSet(name, form) if **name == set.to_string() => Some(("made", form.size)),
+            TableCommand::LimitSet(name, form) if **name == set.to_string() => Some(("limited", form.size)),
+            TableCommand::AddElements(name, _) if **name == set.to_string() => Some(("filled", None)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(of_set, [("made", None), ("filled", None), ("limited", Some(2_000_000))]);
 }
 
 #[test]
