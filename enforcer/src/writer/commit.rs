@@ -276,10 +276,22 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Reads the mirror anew from the kernel. Returns false when the kernel cannot be read: then
-    /// the mirror is empty, and everything will be written again.
+    /// Reads the mirror anew from the kernel, after an exchange that may have gone wrong. Returns
+    /// false when the kernel cannot be read: then the mirror is empty, and everything will be
+    /// written again.
     pub(super) fn read_back(&mut self) -> bool {
-        match read(&mut self.kernel) {
+        let reconnected = self.kernel.reconnect();
+        self.note_read(reconnected)
+    }
+
+    /// As [`read_back`](Self::read_back), where no exchange has gone wrong. The socket stays:
+    /// closing it takes the kernel tens of milliseconds after something was deleted.
+    pub(super) fn read_again(&mut self) -> bool {
+        self.note_read(Ok(()))
+    }
+
+    fn note_read(&mut self, reconnected: std::io::Result<()>) -> bool {
+        match reconnected.and_then(|()| read(&mut self.kernel)) {
             Ok(found) => {
                 let mut mirror = self.shared.mirror();
                 let holders = mirror.forget();
@@ -324,7 +336,6 @@ impl KernelContents {
 
 /// Reads the elements of all learned sets.
 pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<KernelContents> {
-    kernel.reconnect()?;
     let sets = kernel.learned_sets()?;
     let mut elements = Vec::new();
     let mut permanent = Vec::new();

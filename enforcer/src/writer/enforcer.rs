@@ -19,9 +19,10 @@ use crate::ruleset::cut_chains::CutEnds;
 use crate::ruleset::refusal;
 
 use super::admission_request::{self, AdmissionRequest};
+use super::commit;
 use super::commit_token::CommitToken;
 use super::cut_flows::CutFlows;
-use super::cuts::CutRequest;
+use super::cuts::{self, CutRequest};
 use super::error::{AdmitError, InstallError};
 use super::generation::Generation;
 use super::heartbeat::{self, Heartbeat};
@@ -38,7 +39,6 @@ use super::stats::WriterStats;
 use super::table_guard::TableGuard;
 use super::thread::{self, WriterRequest};
 use super::writer_slot::WriterSlot;
-use super::{commit, cuts, probe};
 
 /// A handle to the writer. It is cheap to clone and usable from any thread.
 ///
@@ -62,31 +62,33 @@ impl Enforcer {
     /// Starts the writer thread in the network namespace of the calling thread, and adopts the
     /// elements of a table of this name: they count as committed.
     pub fn start(table: &str) -> Result<Self, InstallError> {
-        let renewal = probe::renewal(table)?;
-        Self::start_with(table, renewal)
+        let mut kernel = NfTables::open(table)?;
+        let renewal = kernel.probe_renewal()?;
+        Self::begin(kernel, renewal, None)
     }
 
     /// As [`start`](Self::start), and keeps what is installed: what others change in the table, or
     /// in the addresses and routes that interception needs, is repaired within some tenths of a
     /// second and reported ([`integrity`](Self::integrity)).
     pub fn start_guarded(table: &str) -> Result<Self, InstallError> {
-        let renewal = probe::renewal(table)?;
-        Self::begin(table, renewal, Some(Box::default()))
+        let mut kernel = NfTables::open(table)?;
+        let renewal = kernel.probe_renewal()?;
+        Self::begin(kernel, renewal, Some(Box::default()))
     }
 
     /// As [`start`](Self::start), without probing how this kernel renews elements.
     pub fn start_with(table: &str, renewal: Renewal) -> Result<Self, InstallError> {
-        Self::begin(table, renewal, None)
+        Self::begin(NfTables::open(table)?, renewal, None)
     }
 
-    fn begin(table: &str, renewal: Renewal, guard: Option<Box<TableGuard>>) -> Result<Self, InstallError> {
-        let mut kernel = NfTables::open(table)?;
+    fn begin(mut kernel: NfTables, renewal: Renewal, guard: Option<Box<TableGuard>>) -> Result<Self, InstallError> {
+        let table = kernel.table().to_owned();
         let shared = Arc::new(WriterShared::default());
         commit::read(&mut kernel)?.note(&mut shared.mirror(), &SetMirror::default());
         // Without a table nobody beats.
         let mark = heartbeat::mark(&kernel.heartbeats().unwrap_or_default());
         let is_guarded = guard.is_some();
-        let heartbeat = Arc::new(Heartbeat::new(NfTables::open(table)?, renewal, mark));
+        let heartbeat = Arc::new(Heartbeat::new(NfTables::open(&table)?, renewal, mark));
         let writer = KernelWriter {
             kernel,
             shared: Arc::clone(&shared),

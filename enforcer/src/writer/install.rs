@@ -142,7 +142,12 @@ impl KernelWriter<NfTables> {
                     self.cuts.adopt();
                 }
                 // Reading hundreds of thousands of elements takes seconds.
-                if purpose != InstallPurpose::RepairRules && !self.read_back() {
+                let is_first = self.interception.is_none();
+                let mut read = || match is_first {
+                    true => self.read_again(),
+                    false => self.read_back(),
+                };
+                if purpose != InstallPurpose::RepairRules && !read() {
                     return Err(InstallFailure::Unknown(std::io::ErrorKind::InvalidData.into()));
                 }
                 // A later plan may need names under which others have put objects meanwhile. These

@@ -13,6 +13,9 @@ use crate::netlink::table_snapshot::{self, RawElement, TableSnapshot};
 use crate::netlink::transaction::CommandError;
 
 use super::element_key::{decode_key, encode_key};
+use super::error::InstallError;
+use super::probe;
+use super::renewal::Renewal;
 
 /// One nftables table in one network namespace. Tests replace it by a model.
 pub(super) trait Kernel {
@@ -50,6 +53,11 @@ impl NfTables {
             socket: NetfilterSocket::open()?,
             transactions: 0,
         })
+    }
+
+    /// Finds out how this kernel renews elements, in a scratch table.
+    pub(super) fn probe_renewal(&mut self) -> Result<Renewal, InstallError> {
+        probe::renewal(&mut self.socket, &self.table)
     }
 
     /// The name of the table.

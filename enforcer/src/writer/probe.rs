@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use nftables::batch::Batch;
-use nftables::schema::{NfListObject, Set, SetFlag, SetType, SetTypeValue};
-use nftables::types::NfFamily;
-
+use crate::layout::IpFamily;
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::dump;
+use crate::netlink::objects::{Datatype, SetSpec, TableCommand};
 use crate::netlink::set_key::SetKey;
 use crate::netlink::socket::{CommitError, NetfilterSocket};
 
 use super::error::InstallError;
-use super::nft;
+use super::install_failure::InstallFailure;
 use super::renewal::Renewal;
 
 const SET: &str = "probe";
@@ -26,12 +24,15 @@ pub(super) fn table_name(table: &str) -> String {
 
 /// Adds an element twice to a scratch set and reads which timeout counts. The version number would
 /// not tell, because distributions carry such changes to older kernels.
-pub(super) fn renewal(table: &str) -> Result<Renewal, InstallError> {
+///
+/// The socket should be one that stays open: the kernel lets nobody close one of nf_tables before
+/// what was deleted is freed, which takes tens of milliseconds.
+pub(super) fn renewal(socket: &mut NetfilterSocket, table: &str) -> Result<Renewal, InstallError> {
     let table = table_name(table);
-    nft::apply(&scratch(&table).to_nftables())?;
-    let refreshed = is_refreshed(&table);
-    // Another agent that starts at the same moment may have removed it.
-    let removed = nft::delete_tables(&[&table]);
+    transact(socket, &table, &scratch())?;
+    let refreshed = is_refreshed(socket, &table);
+    // Added first: another agent that starts at the same moment may have removed it.
+    let removed = transact(socket, &table, &[TableCommand::AddTable, TableCommand::DeleteTable]);
     let renewal = match refreshed {
         Ok(true) => Renewal::Refresh,
         Ok(false) => Renewal::Replace,
@@ -46,8 +47,7 @@ pub(super) fn renewal(table: &str) -> Result<Renewal, InstallError> {
     removed.map(|()| renewal)
 }
 
-fn is_refreshed(table: &str) -> Result<bool, CommitError> {
-    let mut socket = NetfilterSocket::open().map_err(CommitError::Unacknowledged)?;
+fn is_refreshed(socket: &mut NetfilterSocket, table: &str) -> Result<bool, CommitError> {
     for timeout in [SHORT, LONG] {
         let add = ElementOp {
             set: SET.into(),
@@ -65,25 +65,25 @@ fn is_refreshed(table: &str) -> Result<bool, CommitError> {
     Ok(elements.iter().any(|element| element.remaining > Some(SHORT)))
 }
 
+fn transact(socket: &mut NetfilterSocket, table: &str, commands: &[TableCommand]) -> Result<(), InstallError> {
+    let outcome = socket.transact(table, commands)?;
+    outcome.map_err(|errors| InstallFailure::of_command_errors(commands, &errors).into())
+}
+
 /// Makes the scratch table with an empty set, even if one was left behind.
-fn scratch(table: &str) -> Batch<'static> {
-    let mut batch = Batch::new();
-    batch.add(nft::table_object(table));
-    batch.delete(nft::table_object(table));
-    batch.add(nft::table_object(table));
-    batch.add(NfListObject::Set(Box::new(Set {
-        family: NfFamily::INet,
-        table: table.to_owned().into(),
-        name: SET.into(),
-        handle: None,
-        set_type: SetTypeValue::Single(SetType::Ipv4Addr),
-        policy: None,
-        flags: Some([SetFlag::Timeout].into()),
-        elem: None,
-        timeout: None,
-        gc_interval: None,
+fn scratch() -> [TableCommand; 4] {
+    let set = SetSpec {
+        key: vec![Datatype::Address(IpFamily::V4)],
+        maps_to: None,
+        ranges: false,
+        timeouts: true,
+        swept: None,
         size: None,
-        comment: None,
-    })));
-    batch
+    };
+    [
+        TableCommand::AddTable,
+        TableCommand::DeleteTable,
+        TableCommand::AddTable,
+        TableCommand::AddSet(SET.into(), set),
+    ]
 }
