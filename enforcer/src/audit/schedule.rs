@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clock::Time;
 
-/// How often the kernel is asked whether anybody has changed a table.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
+/// How often the kernel is asked whether anybody has changed a table: damage is found within this
+/// time, and repaired in some 50 ms more.
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
 /// How often the structure is compared although nobody seems to have changed anything.
 const ANYWAY: Duration = Duration::from_secs(30);

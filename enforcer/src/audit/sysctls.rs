@@ -51,6 +51,14 @@ pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
     not_zero.chain([REVERSE_PATH_OF_ALL, LOOPBACK_IPV6])
 }
 
+/// Those among [`paths`] whose changes the kernel does not notify of (`RTNLGRP_IPV4_NETCONF`,
+/// `RTNLGRP_IPV6_NETCONF`).
+pub(crate) const WITHOUT_NOTIFICATION: [&str; 3] = [
+    "bridge/bridge-nf-call-iptables",
+    "bridge/bridge-nf-call-ip6tables",
+    LOOPBACK_IPV6,
+];
+
 /// Whether IPv6 was switched off on `lo`.
 pub(crate) fn is_loopback_without_ipv6(values: &BTreeMap<String, String>) -> bool {
     values.get(LOOPBACK_IPV6).is_some_and(|value| value == "1")

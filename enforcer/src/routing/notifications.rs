@@ -19,6 +19,9 @@ pub(super) mod group {
     pub(in super::super) const IPV6_ADDRESS: u32 = 9;
     pub(in super::super) const IPV6_ROUTE: u32 = 11;
     pub(in super::super) const IPV6_RULE: u32 = 19;
+    /// Forwarding and reverse-path checks, of all links and of each.
+    pub(in super::super) const IPV4_NETCONF: u32 = 24;
+    pub(in super::super) const IPV6_NETCONF: u32 = 25;
 }
 
 /// Opens a socket for the notifications of these groups, in the network namespace of the calling

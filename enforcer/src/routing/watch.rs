@@ -1,12 +1,13 @@
 //! Notices when somebody removes the addresses, rules or routes that interception needs, and puts
 //! them back.
 //!
-//! A notification of the kernel (`rtnetlink(7)`) is only a reason to check.
+//! A notification of the kernel (`rtnetlink(7)`) is only a reason to check. It also tells when
+//! somebody changes sysctls of links, which others check.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
@@ -28,15 +29,34 @@ pub(crate) struct RoutingWatch {
     interception: Interception,
     /// For each object whether it could be made: without IPv6 its half cannot.
     is_made: Vec<bool>,
-    /// Whether somebody has put another route into our routing table.
-    route_was_replaced: bool,
+    /// What was notified and not checked yet.
+    heard: Notified,
+}
+
+/// What notifications are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Notified {
+    /// An address, rule or route that the mode needs, or `lo`.
+    routing: bool,
+    /// Another route in our routing table.
+    replaced_route: bool,
+    /// Forwarding or the reverse-path check of some link, or of all.
+    sysctls: bool,
+}
+
+impl Notified {
+    fn add(&mut self, more: Self) {
+        self.routing |= more.routing;
+        self.replaced_route |= more.replaced_route;
+        self.sysctls |= more.sysctls;
+    }
 }
 
 impl RoutingWatch {
     /// Watches what the mode needs, which was [set up](super::set_up) before. Objects that are
     /// missing by now are made again, and returned.
     pub(crate) fn open(interception: &Interception) -> io::Result<(Self, Vec<Damage>)> {
-        let socket = notifications::subscribe(match interception {
+        let of_mode: &[u32] = match interception {
             Interception::Dnat => &[group::LINK, group::IPV4_ADDRESS, group::IPV6_ADDRESS],
             Interception::Tproxy { .. } => &[
                 group::LINK,
@@ -46,7 +66,8 @@ impl RoutingWatch {
                 group::IPV6_RULE,
             ],
             Interception::Off => &[],
-        })?;
+        };
+        let socket = notifications::subscribe(&[of_mode, &[group::IPV4_NETCONF, group::IPV6_NETCONF]].concat())?;
         let mut kernel = Rtnetlink::open()?;
         let (mut is_made, mut restored) = (Vec::new(), Vec::new());
         for object in routing_objects(interception) {
@@ -65,23 +86,36 @@ impl RoutingWatch {
             buffer: vec![0; DATAGRAM].into_boxed_slice(),
             interception: *interception,
             is_made,
-            route_was_replaced: false,
+            heard: Notified::default(),
         };
         Ok((watch, restored))
     }
 
-    /// Whether a notification may concern the mode.
-    pub(crate) fn has_news(&mut self) -> bool {
-        let (mut is_news, mut is_replaced) = (false, false);
-        let interception = self.interception;
-        let are_lost = notifications::receive(&self.socket, &mut self.buffer, |datagram| {
-            let (news, replaced) = concerns(&interception, datagram);
-            is_news |= news;
-            is_replaced |= replaced;
-        });
-        self.route_was_replaced |= is_replaced;
-        // When some were lost, a check does no harm.
-        is_news || are_lost
+    /// Reads what was notified.
+    pub(crate) fn hear(&mut self) {
+        let Self {
+            socket,
+            buffer,
+            interception,
+            heard,
+            ..
+        } = self;
+        let are_lost = notifications::receive(socket, buffer, |datagram| heard.add(concerns(interception, datagram)));
+        if are_lost {
+            // A check does no harm.
+            heard.routing = true;
+            heard.sysctls = true;
+        }
+    }
+
+    /// Whether what was heard may concern the mode.
+    pub(crate) fn is_routing_changed(&self) -> bool {
+        self.heard.routing
+    }
+
+    /// Whether sysctls of links have changed since this was last asked.
+    pub(crate) fn take_sysctls_changed(&mut self) -> bool {
+        std::mem::take(&mut self.heard.sysctls)
     }
 
     /// Whether the IPv6 half of the mode could be made.
@@ -98,6 +132,8 @@ impl RoutingWatch {
 
     /// Puts back what is missing, and returns it. The error says what could not be put back.
     pub(crate) fn restore(&mut self) -> Result<Vec<Damage>, (Damage, io::Error)> {
+        let was_replaced = std::mem::take(&mut self.heard.replaced_route);
+        self.heard.routing = false;
         let loopback = || Damage::new(DamageKind::Address, "lo was set down");
         let mut restored = Vec::new();
         let mut kernel = Rtnetlink::open().map_err(|error| (loopback(), error))?;
@@ -106,7 +142,6 @@ impl RoutingWatch {
             kernel.change(up).map_err(|error| (loopback(), error))?;
             restored.push(loopback());
         }
-        let was_replaced = std::mem::take(&mut self.route_was_replaced);
         for (object, is_made) in routing_objects(&self.interception).iter().zip(&self.is_made) {
             if !is_made {
                 continue;
@@ -129,22 +164,37 @@ impl RoutingWatch {
     }
 }
 
-/// Whether a datagram notifies of something that concerns the mode, and whether of a route that
-/// somebody has put in the place of ours.
-fn concerns(interception: &Interception, datagram: &[u8]) -> (bool, bool) {
-    let (mut is_news, mut is_replaced) = (false, false);
+/// `RTM_NEWNETCONF` and `RTM_DELNETCONF` of `linux/rtnetlink.h`.
+const NETCONF: std::ops::RangeInclusive<u16> = 80..=81;
+
+/// What a datagram notifies of.
+fn concerns(interception: &Interception, datagram: &[u8]) -> Notified {
+    let mut notified = Notified::default();
     let mut rest = datagram;
     while !rest.is_empty() {
-        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
-            // A kind of message that is not known here.
-            return (true, is_replaced);
+        let Ok(header) = NetlinkBuffer::new_checked(rest) else {
+            return Notified {
+                routing: true,
+                ..notified
+            };
         };
-        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+        let (kind, length) = (header.message_type(), header.length());
+        let message = rest;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         rest = rest.get(length.max(1).saturating_add(3) & !3..).unwrap_or_default();
+        if NETCONF.contains(&kind) {
+            notified.sysctls = true;
+            continue;
+        }
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
+            // A kind of message that is not known here.
+            notified.routing = true;
+            continue;
+        };
         let NetlinkPayload::InnerMessage(message) = message.payload else {
             continue;
         };
-        is_news |= match message {
+        notified.routing |= match message {
             RouteNetlinkMessage::DelAddress(address) => address.header.index == LOOPBACK,
             RouteNetlinkMessage::NewLink(link) => link.header.index == LOOPBACK,
             RouteNetlinkMessage::DelRule(_) => true,
@@ -152,13 +202,13 @@ fn concerns(interception: &Interception, datagram: &[u8]) -> (bool, bool) {
             RouteNetlinkMessage::NewRoute(route) => {
                 let is_foreign = route.header.protocol != RouteProtocol::from(PROTOCOL);
                 let replaces = is_foreign && is_ours(interception, &route);
-                is_replaced |= replaces;
+                notified.replaced_route |= replaces;
                 replaces
             }
             _ => false,
         };
     }
-    (is_news, is_replaced)
+    notified
 }
 
 /// Whether a route is, or was, in the routing table of mode tproxy.

@@ -83,6 +83,7 @@ impl KernelWriter<NfTables> {
         if self.shared.is_table_gone.swap(false, Relaxed) {
             guard.suspect();
         }
+        self.hear();
         self.check_sysctls(now);
         self.check_routing(now);
         if self.check_structure(reason, now) {

@@ -35,7 +35,7 @@ pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// How long the kernel takes an agent for alive without a beat. In fail-mode open, lookups go
 /// unanswered for so long after the agent died; if it were shorter, a busy moment would let lookups
 /// pass us unobserved.
-const ALIVE: Duration = Duration::from_secs(4);
+pub(super) const ALIVE: Duration = Duration::from_secs(4);
 
 /// A mark with no more than this left was not renewed twice in a row, so its agent is dead. That is
 /// known after at most `ALIVE - DYING`. Our own last beat was at most a [`BEAT`] ago, so lookups

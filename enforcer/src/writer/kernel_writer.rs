@@ -37,6 +37,8 @@ pub(super) struct KernelWriter<K> {
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
     pub(super) last: Time,
+    /// When it was last looked for other agents.
+    pub(super) looked: Time,
     pub(super) alone: Option<Time>,
 }
 

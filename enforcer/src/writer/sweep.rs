@@ -27,9 +27,14 @@ use super::kernel_writer::KernelWriter;
 use super::set_mirror::SetMirror;
 use super::transaction_plan::deletion;
 
-/// How often elements are deleted, so that leases which end at about the same time share a
+/// How often elements are deleted at most, so that leases which end at about the same time share a
 /// transaction.
 pub(super) const EVERY: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether this agent is the only one although no lease is over: so often
+/// that no other one comes and goes in between, whose mark stays for [`heartbeat::ALIVE`] after it
+/// was last there.
+const ALONE_LOOK: Duration = Duration::from_millis(1_500);
 
 /// Elements of one transaction, which takes about a millisecond.
 const AT_ONCE: usize = 1024;
@@ -46,16 +51,17 @@ impl<K: Kernel> KernelWriter<K> {
     /// next time.
     pub(super) fn sweep(&mut self) -> Duration {
         let now = clock::now();
-        let next = self.sweeps.last + EVERY;
+        let due = |writer: &Self| match writer.shared.mirror().next_due(now) {
+            Some(due) => due.min(writer.sweeps.looked + ALONE_LOOK),
+            None => writer.sweeps.looked + ALONE_LOOK,
+        };
+        let next = due(self).max(self.sweeps.last + EVERY);
         if now < next {
             return next.since(now);
         }
         self.sweeps.last = now;
         self.delete_ended(now);
-        match self.shared.mirror().next_due(now) {
-            Some(due) => due.since(now).max(EVERY),
-            None => Duration::MAX,
-        }
+        due(self).since(now).max(EVERY)
     }
 
     /// Deletes elements whose lease is over, as many as a sweep may.
@@ -112,19 +118,19 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Since when this agent has been the only one.
+    /// Since when this agent has been the only one, as far as it was looked in time.
     fn alone_since(&mut self, now: Time) -> Option<Time> {
         let others = self
             .kernel
             .heartbeats()
             .map(|marks| heartbeat::others(&marks, self.heartbeat.mark()));
-        match others {
-            Ok(0) => Some(*self.sweeps.alone.get_or_insert(now)),
-            Ok(_) | Err(_) => {
-                self.sweeps.alone = None;
-                None
-            }
-        }
+        let sweeps = &mut self.sweeps;
+        let has_missed_none = now < std::mem::replace(&mut sweeps.looked, now) + heartbeat::ALIVE;
+        sweeps.alone = match others {
+            Ok(0) => sweeps.alone.filter(|_| has_missed_none).or(Some(now)),
+            Ok(_) | Err(_) => None,
+        };
+        sweeps.alone
     }
 }
 

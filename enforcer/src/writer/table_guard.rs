@@ -1,6 +1,7 @@
 //! What the [`guard`](super::guard) knows of the table and of what interception needs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -178,7 +179,17 @@ impl RoutingCheck {
 #[derive(Debug, Default)]
 pub(super) struct SysctlCheck {
     pub(super) sysctls: Sysctls,
+    /// The values as they were last read, by path.
+    pub(super) values: BTreeMap<String, String>,
+    /// The links that lead to governed pods, as they were when all files were last read, and their
+    /// names.
+    pub(super) links: BTreeSet<u32>,
+    pub(super) names: Vec<String>,
+    /// Files that are kept open, since they are read often.
+    pub(super) open: BTreeMap<&'static str, File>,
+    /// When those of which the kernel does not notify are read again, and when all are.
     pub(super) next: Time,
+    pub(super) next_of_all: Time,
     /// Why IPv6 could not be switched on again on `lo`.
     pub(super) refused: Option<String>,
 }

@@ -40,6 +40,14 @@ impl KernelWriter<NfTables> {
         false
     }
 
+    /// Reads what the kernel has notified of since.
+    pub(super) fn hear(&mut self) {
+        if let Some((_, watch)) = self.guard.as_mut().and_then(|guard| guard.routing.watch.as_mut()) {
+            watch.hear();
+        }
+    }
+
+    /// Checks what was [heard](Self::hear) of, and everything now and then.
     pub(super) fn check_routing(&mut self, now: Time) {
         if !self.watch_routing(now) {
             return;
@@ -47,7 +55,7 @@ impl KernelWriter<NfTables> {
         let Some(guard) = &mut self.guard else { return };
         let routing = &mut guard.routing;
         let Some((_, watch)) = &mut routing.watch else { return };
-        let is_due = watch.has_news() || !routing.damaged.is_empty() || now.since(routing.looked) >= ANYWAY;
+        let is_due = watch.is_routing_changed() || !routing.damaged.is_empty() || now.since(routing.looked) >= ANYWAY;
         if !is_due {
             return;
         }

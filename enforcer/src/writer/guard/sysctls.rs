@@ -1,11 +1,12 @@
 //! Checks the sysctls that the ruleset relies on.
 //!
-//! The kernel notifies of few of them (`RTNLGRP_IPV4_NETCONF`), and reading a file below
-//! `/proc/sys` takes some microseconds: so they are read once a second.
+//! The kernel notifies of most of them ([`RoutingWatch`](crate::routing::RoutingWatch)), and all
+//! are read when it does. The others are read once a second, from files that stay open.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use clock::Time;
@@ -16,8 +17,16 @@ use crate::audit::{Damage, DamageKind, brief};
 use crate::desired::{DesiredState, Interception};
 use crate::writer::kernel::NfTables;
 use crate::writer::kernel_writer::KernelWriter;
+use crate::writer::table_guard::SysctlCheck;
 
+/// How often those are read of which the kernel does not notify.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How often all are read although no change was notified.
+const ANYWAY: Duration = Duration::from_secs(30);
+
+/// The longest value: a number.
+const VALUE: usize = 16;
 
 impl KernelWriter<NfTables> {
     /// Checks whether somebody has changed sysctls. Sets back what is ours, and reports the rest.
@@ -25,19 +34,33 @@ impl KernelWriter<NfTables> {
         let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
             return;
         };
-        let is_due = now >= guard.sysctls.next || !guard.routing.damaged.is_empty();
-        if !is_due {
+        let check = &mut guard.sysctls;
+        // Whoever has switched off IPv6 on `lo` has taken its addresses too.
+        let is_notified = match &mut guard.routing.watch {
+            Some((_, watch)) => watch.take_sysctls_changed() || watch.is_routing_changed(),
+            None => false,
+        } || !guard.routing.damaged.is_empty();
+        if now < check.next && !is_notified {
             return;
         }
-        let check = &mut guard.sysctls;
         check.next = now + EVERY;
-        let links = names(desired);
-        let of_links = links.iter().map(|link| sysctls::reverse_path(link));
-        let values = read(sysctls::paths().map(str::to_owned).chain(of_links));
-        let changed = check.sysctls.changed(&values, &links);
+        let is_watched = guard.routing.watch.is_some();
+        let are_all_due = now >= check.next_of_all || check.links != desired.pod_links.governed;
+        match is_notified || are_all_due || !is_watched {
+            true => {
+                check.next_of_all = now + ANYWAY;
+                check.links.clone_from(&desired.pod_links.governed);
+                check.names = names(desired);
+                let of_links = check.names.iter().map(|link| sysctls::reverse_path(link));
+                check.values = read(sysctls::paths().map(str::to_owned).chain(of_links));
+            }
+            false => check.read_again(),
+        }
+        let changed = check.sysctls.changed(&check.values, &check.names);
+        let values = &check.values;
         let mut restored = None;
         if desired.interception != Interception::Off
-            && sysctls::is_loopback_without_ipv6(&values)
+            && sysctls::is_loopback_without_ipv6(values)
             && guard.routing.has_ipv6()
         {
             match fs::write(file(sysctls::LOOPBACK_IPV6), "0") {
@@ -80,6 +103,34 @@ impl KernelWriter<NfTables> {
             true
         });
     }
+}
+
+impl SysctlCheck {
+    /// Reads those again of which the kernel does not notify.
+    fn read_again(&mut self) {
+        for path in sysctls::WITHOUT_NOTIFICATION {
+            let value = self.open.get(path).and_then(value_of).or_else(|| {
+                // It was never there (no bridges), or it is another one now.
+                self.open.remove(path);
+                let opened = File::open(file(path)).ok()?;
+                let value = value_of(&opened);
+                self.open.insert(path, opened);
+                value
+            });
+            match value {
+                Some(value) => drop(self.values.insert(path.to_owned(), value)),
+                None => drop(self.values.remove(path)),
+            }
+        }
+    }
+}
+
+/// What the file of a sysctl holds now, without the line's end; `None` where it is gone.
+fn value_of(file: &File) -> Option<String> {
+    let mut text = [0; VALUE];
+    let length = file.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
+    Some(text.trim_end().to_owned())
 }
 
 /// The names of the links that lead to governed pods.
