@@ -13,7 +13,7 @@ use std::time::Duration;
 use fqdn_cache::{Ledger, LedgerSnapshot};
 use parking_lot::Mutex;
 use state_dir::{Durability, LEDGER_FILE, StateDir, replace_with};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::handles::AgentHandles;
@@ -33,24 +33,43 @@ pub fn restore(directory: &Path, ledger: &mut Ledger) {
     }
 }
 
-/// How often ended leases are dropped, and the snapshot is written at most.
+/// How often ended leases are dropped, and the snapshot is written, at most.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether there is anything to drop or to write.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
 pub async fn keep(handles: AgentHandles) {
-    tokio::join!(drop_ended(&handles.ledger), keep_saved(&handles));
+    let began = Instant::now();
+    tokio::join!(drop_ended(began, &handles.ledger), keep_saved(began, &handles));
+}
+
+/// Sleeps for about so long. What sleeps for [`LOOK`] wakes at the same moments, since each wake-up
+/// of an idle node costs more than what is done then.
+async fn pause_for(began: Instant, pause: Duration) {
+    let step = if pause < LOOK { EVERY } else { LOOK };
+    let steps = (began.elapsed() + pause).as_millis() / step.as_millis();
+    sleep_until(began + step * u32::try_from(steps).unwrap_or(u32::MAX)).await;
 }
 
 /// Drops ended leases. Waits for no disk: what a slow one would leave behind meanwhile is memory,
 /// and dropping it at once would hold up lookups.
-async fn drop_ended(ledger: &Mutex<Ledger>) {
+async fn drop_ended(began: Instant, ledger: &Mutex<Ledger>) {
+    let mut pause = EVERY;
     loop {
-        sleep(EVERY).await;
-        ledger.lock().expire(clock::now());
+        pause_for(began, pause).await;
+        let now = clock::now();
+        let next = {
+            let mut ledger = ledger.lock();
+            ledger.expire(now);
+            ledger.next_deadline()
+        };
+        pause = next.map_or(LOOK, |next| next.since(now)).clamp(EVERY, LOOK);
     }
 }
 
-async fn keep_saved(handles: &AgentHandles) {
+async fn keep_saved(began: Instant, handles: &AgentHandles) {
     // Writing takes a share of the time that no table of any size can exceed.
     const SHARE: u32 = 50;
     let Some(directory) = &handles.settings.state_dir else {
@@ -60,9 +79,10 @@ async fn keep_saved(handles: &AgentHandles) {
     let mut saved = None;
     let mut pause = EVERY;
     loop {
-        sleep(pause).await;
+        pause_for(began, pause).await;
         let lessons = handles.gate.answers_learned();
         if saved == Some((lessons, ledger_file(directory))) {
+            pause = LOOK;
             continue;
         }
         let (place, ledger) = (directory.clone(), Arc::clone(&handles.ledger));
