@@ -122,6 +122,13 @@ mod tests {
         send(9);
         assert_eq!(receive(), (Some(8), true));
         assert_eq!(receive(), (Some(1), false));
+        for _ in 0..4 {
+            send(1);
+            assert_eq!(receive(), (Some(1), false));
+        }
+        send(3);
+        assert_eq!(receive(), (Some(2), true), "one by one");
+        assert_eq!(receive(), (Some(1), false));
     }
 
     #[test]

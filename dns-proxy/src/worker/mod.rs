@@ -20,6 +20,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll;
 use tokio::runtime::Handle;
 
+use self::alarm::Alarm;
 use self::busy_poll::BusyPoll;
 use self::connection_replies::{ConnectionQuery, ConnectionReplies};
 use self::mailbox::{Mailbox, MailboxOwner, WorkerMessage};
@@ -38,6 +39,7 @@ use crate::reply::ClientReply;
 use crate::stages::Client;
 use crate::upstream::pool::ConnectionPool;
 
+mod alarm;
 mod busy_poll;
 pub(crate) mod connection_replies;
 mod control;
@@ -89,6 +91,8 @@ pub(crate) fn start<G: Gate>(
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let token = epoll::EventData::new_u64(PollToken::Mailbox.into());
     epoll::add(&poll, mailbox.wakeup(), token, epoll::EventFlags::IN)?;
+    let alarm = Alarm::new()?;
+    watch(&poll, alarm.as_fd(), PollToken::Alarm)?;
     let now = Instant::now();
     let worker = UdpWorker {
         lookups: Lookups::new(gate, config, shared, &mailbox, now),
@@ -108,6 +112,7 @@ pub(crate) fn start<G: Gate>(
         messages: Vec::new(),
         taken: 0,
         busy_poll: BusyPoll::default(),
+        alarm,
         tidied: now,
     };
     thread::Builder::new().name("dns-worker".to_owned()).spawn(move || {
@@ -127,6 +132,7 @@ struct UdpWorker<G: Gate> {
     /// Datagrams taken in this turn.
     taken: usize,
     busy_poll: BusyPoll,
+    alarm: Alarm,
     tidied: Instant,
 }
 
@@ -148,6 +154,7 @@ struct WorkerSockets<P> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PollToken {
     Mailbox,
+    Alarm,
     Listening(u32),
     Upstream(u32),
 }
@@ -168,18 +175,16 @@ impl<G: Gate> UdpWorker<G> {
         if BURST.contains(&taken) {
             thread::sleep(GATHER);
         }
-        match self.wait(taken, events) {
-            Ok(()) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                tracing::error!(%error, "epoll_wait failed; going on");
-                thread::sleep(ERROR_PAUSE);
-            }
+        if let Err(error) = self.wait(taken, events) {
+            tracing::error!(%error, "waiting for lookups failed; going on");
+            thread::sleep(ERROR_PAUSE);
         }
         let now = Instant::now();
         self.read_messages(now)?;
         for event in events.iter() {
             match PollToken::from(event.data.u64()) {
                 PollToken::Mailbox => self.sockets.mailbox.clear_wakeup(),
+                PollToken::Alarm => self.alarm.rang(),
                 PollToken::Listening(number) => self.take_queries(now, number, BATCHES_PER_TURN),
                 PollToken::Upstream(number) => self.take_answers(now, number),
             }
@@ -190,7 +195,7 @@ impl<G: Gate> UdpWorker<G> {
         // their replies still lie here.
         let flow = self.read_messages(now);
         self.send(now);
-        if now.saturating_duration_since(self.tidied) > TIDY_INTERVAL {
+        if now.saturating_duration_since(self.tidied) >= TIDY_INTERVAL {
             self.tidied = now;
             self.sockets.upstreams.tidy(now);
         }
@@ -198,17 +203,22 @@ impl<G: Gate> UdpWorker<G> {
     }
 
     /// Sleeps until there is something to do, unless it may come in a moment.
-    fn wait(&mut self, taken: usize, events: &mut Vec<epoll::Event>) -> rustix::io::Result<()> {
+    fn wait(&mut self, taken: usize, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let mut look = |pause: Option<Timespec>| {
-            epoll::wait(
+            let found = epoll::wait(
                 &self.sockets.poll,
                 rustix::buffer::spare_capacity(events),
                 pause.as_ref(),
-            )
+            );
+            match found {
+                Err(rustix::io::Errno::INTR) => Ok(0),
+                found => found,
+            }
         };
         let at_once = Some(Timespec::default());
         if !self.sockets.mailbox.prepare_to_sleep() {
-            return look(at_once).map(drop);
+            look(at_once)?;
+            return Ok(());
         }
         let mut now = Instant::now();
         if let Some(target) = self.busy_poll.poll_target(now, taken, self.lookups.in_flight()) {
@@ -225,16 +235,21 @@ impl<G: Gate> UdpWorker<G> {
             }
             self.busy_poll.record(target, now - began, false);
         }
-        look(self.pause(now)).map(drop)
+        if let Some(due) = self.due() {
+            self.alarm.set(now, due)?;
+        }
+        look(None)?;
+        Ok(())
     }
 
-    /// How long there is nothing to do by itself.
-    fn pause(&self, now: Instant) -> Option<Timespec> {
-        let idle = self.sockets.upstreams.is_empty();
-        let tidy = (!idle).then_some(self.tidied + TIDY_INTERVAL);
-        let next = self.lookups.next_deadline().into_iter().chain(tidy).min()?;
-        // A nanosecond later than asked is not noticed; earlier would be a turn for nothing.
-        Timespec::try_from(next.saturating_duration_since(now)).ok()
+    /// When there is something to do by itself.
+    fn due(&self) -> Option<Instant> {
+        let tidy = self
+            .sockets
+            .upstreams
+            .idle_from()
+            .map(|idle| idle.max(self.tidied + TIDY_INTERVAL));
+        self.lookups.next_deadline().into_iter().chain(tidy).min()
     }
 
     fn read_messages(&mut self, now: Instant) -> ControlFlow<()> {
@@ -530,6 +545,7 @@ impl From<PollToken> for u64 {
             PollToken::Mailbox => 0,
             PollToken::Listening(number) => 1 << 32 | u64::from(number),
             PollToken::Upstream(number) => 2 << 32 | u64::from(number),
+            PollToken::Alarm => 3 << 32,
         }
     }
 }
@@ -540,7 +556,8 @@ impl From<u64> for PollToken {
         match data >> 32 {
             0 => PollToken::Mailbox,
             1 => PollToken::Listening(number),
-            _ => PollToken::Upstream(number),
+            2 => PollToken::Upstream(number),
+            _ => PollToken::Alarm,
         }
     }
 }

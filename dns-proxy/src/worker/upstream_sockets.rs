@@ -27,6 +27,9 @@ const POOL: usize = 16;
 /// How long queries leave from one port.
 const LIFE: Duration = Duration::from_secs(5);
 
+/// After so long without a query, the ports to an upstream are closed.
+const IDLE: Duration = LIFE.saturating_mul(2);
+
 /// After so many stray answers a socket is left: somebody guesses ids.
 const STRAYS: u32 = 32;
 
@@ -44,6 +47,8 @@ pub(super) struct UpstreamSockets {
     free: Vec<u32>,
     /// Sockets with something to send.
     unsent: Vec<u32>,
+    /// When a socket was last drawn.
+    drawn: Option<Instant>,
 }
 
 /// The ports of one upstream.
@@ -73,6 +78,7 @@ impl UpstreamSockets {
             sockets: Vec::new(),
             free: Vec::new(),
             unsent: Vec::new(),
+            drawn: None,
         }
     }
 
@@ -103,8 +109,10 @@ impl UpstreamSockets {
         Ok(SentQuery { socket: index, id })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.sockets.len() == self.free.len()
+    /// When none of the sockets that are open is of use any more, if no query comes until then.
+    pub(super) fn idle_from(&self) -> Option<Instant> {
+        let is_open = self.sockets.len() > self.free.len();
+        self.drawn.filter(|_| is_open).map(|drawn| drawn + IDLE)
     }
 
     /// Whose answer may come under `id`.
@@ -147,9 +155,12 @@ impl UpstreamSockets {
     /// Sends the batch, and has the next one leave from other ports. `failed` is told of queries
     /// that cannot be sent, and of those sent before whose upstream cannot be reached.
     pub(super) fn flush(&mut self, space: &mut SendBuffers, mut failed: impl FnMut(LookupKey, io::Error)) {
-        for index in std::mem::take(&mut self.unsent) {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        for index in unsent.drain(..) {
             self.send(index, space, &mut failed);
         }
+        // Its memory is used again.
+        self.unsent = unsent;
         for pool in self.pools.values_mut() {
             pool.drawn = None;
         }
@@ -197,7 +208,7 @@ impl UpstreamSockets {
     pub(super) fn tidy(&mut self, now: Instant) {
         let sockets = &mut self.sockets;
         self.pools.retain(|_, pool| {
-            let idle = now.saturating_duration_since(pool.used) > 2 * LIFE;
+            let idle = now.saturating_duration_since(pool.used) >= IDLE;
             for place in &mut pool.sockets {
                 if let Some(socket) = place.and_then(|index| sockets[index as usize].as_mut())
                     && (idle || socket.is_worn(now))
@@ -232,6 +243,7 @@ impl UpstreamSockets {
             used: now,
         });
         pool.used = now;
+        self.drawn = Some(now);
         let place = match pool.drawn {
             Some(place) => place,
             None => *pool.drawn.insert(rand::rng().random_range(0..POOL)),
@@ -368,7 +380,9 @@ mod tests {
         assert!(after.iter().filter(|port| before.contains(port)).count() <= 1);
         upstreams.tidy(later);
         assert_eq!(upstreams.sockets.iter().flatten().count(), POOL);
-        upstreams.tidy(later + 3 * LIFE);
+        assert_eq!(upstreams.idle_from(), Some(later + IDLE));
+        upstreams.tidy(later + IDLE);
+        assert_eq!(upstreams.idle_from(), None, "nothing is open");
         assert_eq!(upstreams.sockets.iter().flatten().count(), 0);
         assert!(upstreams.pools.is_empty());
     }

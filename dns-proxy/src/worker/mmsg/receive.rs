@@ -45,6 +45,8 @@ unsafe impl Send for ReceiveBatch {}
 impl ReceiveBatch {
     /// Below this moving sum only so many are asked for, since laying out a whole batch costs time.
     const FEW: usize = 8;
+    /// Where datagrams come one by one: room for one more shows whether there are more.
+    const LONE: usize = 2;
 
     /// Room for `count` datagrams of `size` octets. Memory that is never written to costs nothing.
     pub(in crate::worker) fn new(count: usize, size: usize) -> Self {
@@ -66,10 +68,12 @@ impl ReceiveBatch {
     /// Receives the datagrams that are queued, up to the size of the batch;
     /// [`is_full`](Self::is_full) tells whether there may be more. `WouldBlock` when there is none.
     pub(in crate::worker) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.offered = match self.lately < Self::FEW {
-            true => Self::FEW.min(self.headers.len()),
-            false => self.headers.len(),
+        let wanted = match self.lately {
+            1..=2 => Self::LONE,
+            0..Self::FEW => Self::FEW,
+            _ => self.headers.len(),
         };
+        self.offered = wanted.min(self.headers.len());
         self.filled = 0;
         for index in 0..self.offered {
             self.buffers[index] = libc::iovec {
