@@ -20,6 +20,7 @@ mod lookups;
 mod networks;
 mod peers;
 mod policies;
+mod quiet;
 mod records;
 mod retries;
 mod revocation;
