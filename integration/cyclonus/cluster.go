@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -173,6 +174,9 @@ func (c *cluster) ExecuteRemoteCommand(namespace, pod, _ string, command []strin
 		return "", "", nil, err
 	}
 	network := c.networks[namespace+"/"+pod]
+	if network != nil && c.reaches(namespace, pod, command[2]) {
+		return "", "", errors.New("a pod's own service is not probed"), nil
+	}
 	if network == nil || len(command) != 5 || command[1] != "connect" {
 		return "", "", nil, fmt.Errorf("cannot run %q in %s/%s", command, namespace, pod)
 	}
@@ -182,6 +186,13 @@ func (c *cluster) ExecuteRemoteCommand(namespace, pod, _ string, command []strin
 	}
 	protocol := strings.TrimPrefix(command[4], "--protocol=")
 	return "", "", network.connect(protocol, command[2], timeout), nil
+}
+
+// reaches tells whether an address with a port is that of the pod's own service. Such a packet
+// would need masquerading to be answered, and its probe is not counted.
+func (c *cluster) reaches(namespace, pod, address string) bool {
+	service, err := c.GetService(namespace, fmt.Sprintf("s-%s-%s", namespace, pod))
+	return err == nil && strings.HasPrefix(address, service.Spec.ClusterIP+":")
 }
 
 // putInForce gives the agent what has changed, and waits for it. Probes come at the same time, and
