@@ -44,7 +44,7 @@
 //! each of four classes there are at most three: the exact set, the set of the port's range, the
 //! set for every port. One lookup finds that range, two find the zone of the address, and three are
 //! among prefixes. That is at most 4 × 3 + 1 + 2 + 3 = 18, as
-//! [`longest_path`](super::longest_path) counts; twice that where policies are in mode audit, and
+//! [`longest_path`](super::longest_path()) counts; twice that where policies are in mode audit, and
 //! as much again where a program of the other end decides too. A usual program, which only allows
 //! names and objects on single ports, costs one, because sets that
 //! [`SetLayout`](policy::classifier::SetLayout) excludes are not looked up. Rules that select whole
