@@ -24,7 +24,7 @@
 //! A packet of an established flow costs the first rule only, and before that one comparison of its
 //! source port. The first packet of a flow costs one lookup for its source, and in its program a
 //! number of lookups that does not depend on how many pods, policies, names, prefixes or addresses
-//! there are ([`longest_path`]); then the same for its destination
+//! there are ([`longest_path()`]); then the same for its destination
 //! ([`longest_path_of_both_ends`]). A packet whose source no program governs costs one lookup more,
 //! for its link, and on a pod's link up to three; one whose destination no program governs costs
 //! the lookup that finds none.
