@@ -262,7 +262,7 @@ impl Namespace {
         })
     }
 
-    /// One ICMP echo, until its answer or an error comes back.
+    /// ICMP echoes, one a second, until an answer or an error comes back.
     pub(crate) fn ping(&self, address: &str) -> io::Result<()> {
         // Echo sockets are for members of these groups only.
         self.sysctl("net.ipv4.ping_group_range=0 0");
@@ -273,11 +273,17 @@ impl Namespace {
         };
         self.enter(|| {
             let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(protocol))?;
-            socket.set_read_timeout(Some(patience()))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             socket.connect(&to.into())?;
-            // The kernel fills in the checksum and the identifier.
-            socket.send(&[echo_request, 0, 0, 0, 0, 0, 0, 1])?;
-            (&socket).read(&mut [0; 512]).map(|_| ())
+            let begun = Instant::now();
+            loop {
+                // The kernel fills in the checksum and the identifier.
+                socket.send(&[echo_request, 0, 0, 0, 0, 0, 0, 1])?;
+                match (&socket).read(&mut [0; 512]) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience() => {}
+                    outcome => return outcome.map(|_| ()),
+                }
+            }
         })
     }
 
