@@ -134,10 +134,11 @@ func run(o options) (bool, error) {
 	config := &connectivity.InterpreterConfig{
 		ResetClusterBeforeTestCase:       true,
 		VerifyClusterStateBeforeTestCase: true,
-		KubeProbeRetries:                 1,
+		KubeProbeRetries:                 2,
 		// A pod's packets to its own address never leave it, so no policy can speak of them.
 		IgnoreLoopback:    true,
-		JobTimeoutSeconds: 3,
+		// What is refused is told so at once. Only a machine that stands still makes a probe wait.
+		JobTimeoutSeconds: 10,
 	}
 	interpreter, err := quietly(func() (*connectivity.Interpreter, error) {
 		return connectivity.NewInterpreter(cluster, resources, config), nil
