@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/mattfenwick/cyclonus/pkg/kube"
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -185,7 +187,22 @@ func (c *cluster) ExecuteRemoteCommand(namespace, pod, _ string, command []strin
 		return "", "", nil, err
 	}
 	protocol := strings.TrimPrefix(command[4], "--protocol=")
-	return "", "", network.connect(protocol, command[2], timeout), nil
+	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		switch refused := network.connect(protocol, command[2], timeout); {
+		case refused == nil, isRefusal(refused):
+			return "", "", refused, nil
+		case time.Since(begun) > timeout:
+			return "", "", nil, refused
+		}
+	}
+}
+
+// isRefusal tells whether an error is one that a policy causes: a reset, an ICMP error, or silence.
+// Any other one is the machine's, which may be short of something for a moment.
+func isRefusal(failure error) bool {
+	var timeout net.Error
+	return errors.Is(failure, unix.ECONNREFUSED) || errors.Is(failure, unix.EHOSTUNREACH) ||
+		errors.As(failure, &timeout) && timeout.Timeout()
 }
 
 // reaches tells whether an address with a port is that of the pod's own service. Such a packet

@@ -136,7 +136,7 @@ func run(o options) (bool, error) {
 		VerifyClusterStateBeforeTestCase: true,
 		KubeProbeRetries:                 2,
 		// A pod's packets to its own address never leave it, so no policy can speak of them.
-		IgnoreLoopback:    true,
+		IgnoreLoopback: true,
 		// What is refused is told so at once. Only a machine that stands still makes a probe wait.
 		JobTimeoutSeconds: 10,
 	}
