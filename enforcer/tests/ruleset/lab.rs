@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use enforcer::ruleset::ExistingObjects;
-use enforcer::{DesiredState, Element, Enforcer, Renewal};
+use enforcer::{DesiredState, Element, Enforcer, InstallError, Renewal};
 use nftables::schema::Nftables;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
@@ -98,21 +98,37 @@ impl Lab {
         with.ip(&["route", "add", "default", "via", &format!("{v6}::1")]);
     }
 
-    /// Makes the node's table what is desired, as an agent does that then goes: its heartbeat ends.
+    /// Makes the node's table what is desired, as an agent does that then goes.
     pub(crate) fn install(&self, desired: &DesiredState, learned: &[(Element, Duration)]) {
+        let end = |lease| clock::now() + lease;
+        let learned = learned.iter().map(|(element, lease)| (*element, end(*lease))).collect();
+        self.with_enforcer(
+            || Enforcer::start_with("namegate", Renewal::Refresh),
+            async |enforcer| {
+                enforcer.install(desired.clone(), move || learned).await.unwrap();
+            },
+        );
+    }
+
+    /// Starts a writer on the node for as long as `work` takes. Then it goes as that of an agent
+    /// does: its heartbeat ends.
+    pub(crate) fn with_enforcer<T: Send>(
+        &self,
+        start: impl FnOnce() -> Result<Enforcer, InstallError> + Send,
+        work: impl AsyncFnOnce(&Enforcer) -> T + Send,
+    ) -> T {
         self.node.enter(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let enforcer = Enforcer::start_with("namegate", Renewal::Refresh).unwrap();
-                let end = |lease| clock::now() + lease;
-                let learned = learned.iter().map(|(element, lease)| (*element, end(*lease))).collect();
-                enforcer.install(desired.clone(), move || learned).await.unwrap();
+                let enforcer = start().unwrap();
+                let outcome = work(&enforcer).await;
                 enforcer.shut_down().await;
-            });
-        });
+                outcome
+            })
+        })
     }
 
     /// Applies a document on the node.

@@ -5,8 +5,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use enforcer::conntrack::ConntrackEntry;
 use enforcer::revocation::{Flow, FlowJudge, FlowVerdict};
-use enforcer::{DesiredState, Enforcer, Renewal, conntrack};
+use enforcer::{DesiredState, Enforcer, InstallError, Renewal, conntrack};
 use policy::Protocol::{Tcp, Udp};
 use policy::{Direction, ProgramId, Zone};
 
@@ -48,25 +49,27 @@ fn governed(direction: Direction, id: ProgramId, served: &[u16]) -> DesiredState
     }
 }
 
+fn start() -> Result<Enforcer, InstallError> {
+    Enforcer::start_with("namegate", Renewal::Refresh)
+}
+
+/// The flows of these addresses that a state does not allow.
+fn denied(desired: &DesiredState, addresses: &[&str]) -> Vec<ConntrackEntry> {
+    let addresses: HashSet<IpAddr> = addresses.iter().map(|address| ip(address)).collect();
+    let judge = FlowJudge::new(desired, &|_| false, &|_, _| None);
+    let mut flows = conntrack::flows_of(&addresses).unwrap();
+    flows.retain(|entry| matches!(judge.verdict(&Flow::of(entry)), FlowVerdict::Denied(_)));
+    flows
+}
+
 /// Puts a state in force and cuts what it does not allow, as an agent does. How many flows.
 fn revoke(lab: &Lab, desired: &DesiredState) -> usize {
-    lab.node.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let enforcer = Enforcer::start_with("namegate", Renewal::Refresh).unwrap();
-            enforcer.install(desired.clone(), Vec::new).await.unwrap();
-            let pods: HashSet<IpAddr> = [POD_V4, POD_V6].map(ip).into();
-            let mut denied = conntrack::flows_of(&pods).unwrap();
-            let judge = FlowJudge::new(desired, &|_| false, &|_, _| None);
-            denied.retain(|entry| matches!(judge.verdict(&Flow::of(entry)), FlowVerdict::Denied(_)));
-            let cut = enforcer.cut(&denied).unwrap();
-            assert_eq!(cut, denied.len());
-            enforcer.shut_down().await;
-            cut
-        })
+    lab.with_enforcer(start, async |enforcer| {
+        enforcer.install(desired.clone(), Vec::new).await.unwrap();
+        let denied = denied(desired, &[POD_V4, POD_V6]);
+        let cut = enforcer.cut(&denied).unwrap();
+        assert_eq!(cut, denied.len());
+        cut
     })
 }
 
@@ -249,19 +252,11 @@ fn the_chains_go_when_nothing_is_cut_any_more_and_outlive_an_agent_till_then() {
     lab.install(&after, &[]);
     assert!(!flow.passes());
     assert!(lab.existing().chains.contains("cut-forward"));
-    lab.node.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let enforcer = Enforcer::start_with("namegate", Renewal::Refresh).unwrap();
-            enforcer.install(after.clone(), Vec::new).await.unwrap();
-            let stands = || lab.existing().chains.iter().any(|chain| chain.starts_with("cut-"));
-            assert!(patience::wait(WAIT, Duration::from_millis(100), || !stands()).is_some());
-            assert!(!lab.existing().sets.iter().any(|set| set.starts_with("cut")));
-            enforcer.shut_down().await;
-        });
+    lab.with_enforcer(start, async |enforcer| {
+        enforcer.install(after.clone(), Vec::new).await.unwrap();
+        let stands = || lab.existing().chains.iter().any(|chain| chain.starts_with("cut-"));
+        assert!(patience::wait(WAIT, Duration::from_millis(100), || !stands()).is_some());
+        assert!(!lab.existing().sets.iter().any(|set| set.starts_with("cut")));
     });
 }
 
@@ -273,30 +268,22 @@ fn what_is_allowed_again_is_cut_no_more() {
     let after = governed(Direction::Egress, AFTER, &[KEPT]);
     lab.install(&before, &[]);
     let mut flows = ["10.88.0.1", "fd88::1"].map(|to| Ends::open(&lab, Direction::Egress, false, to, WITHDRAWN));
-    lab.node.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let enforcer = Enforcer::start_with("namegate", Renewal::Refresh).unwrap();
-            enforcer.install(after.clone(), Vec::new).await.unwrap();
-            let denied = conntrack::flows_of(&[POD_V4, POD_V6].map(ip).into()).unwrap();
-            assert_eq!(enforcer.cut(&denied).unwrap(), 2);
-            assert!(!flows[0].passes() && !flows[1].passes());
-            enforcer.install(before.clone(), Vec::new).await.unwrap();
-            enforcer.end_cut(&denied[..1]).unwrap();
-            assert!(
-                lab.existing().chains.contains("cut-forward"),
-                "the other one is cut still"
-            );
-            // Also one that is none any more.
-            enforcer.end_cut(&denied).unwrap();
-            let stands = || lab.existing().chains.contains("cut-forward");
-            assert!(patience::wait(WAIT, Duration::from_millis(20), || !stands()).is_some());
-            enforcer.end_cut(&denied).unwrap();
-            enforcer.shut_down().await;
-        });
+    lab.with_enforcer(start, async |enforcer| {
+        enforcer.install(after.clone(), Vec::new).await.unwrap();
+        let denied = conntrack::flows_of(&[POD_V4, POD_V6].map(ip).into()).unwrap();
+        assert_eq!(enforcer.cut(&denied).unwrap(), 2);
+        assert!(!flows[0].passes() && !flows[1].passes());
+        enforcer.install(before.clone(), Vec::new).await.unwrap();
+        enforcer.end_cut(&denied[..1]).unwrap();
+        assert!(
+            lab.existing().chains.contains("cut-forward"),
+            "the other one is cut still"
+        );
+        // Also one that is none any more.
+        enforcer.end_cut(&denied).unwrap();
+        let stands = || lab.existing().chains.contains("cut-forward");
+        assert!(patience::wait(WAIT, Duration::from_millis(20), || !stands()).is_some());
+        enforcer.end_cut(&denied).unwrap();
     });
     assert!(flows[0].passes() && flows[1].passes());
 }
@@ -309,17 +296,11 @@ fn what_is_cut_is_cut_in_a_table_that_is_made_again() {
     let mut pushes = Ends::open(&lab, Direction::Egress, false, "10.88.0.1", WITHDRAWN).reversed();
     let mut kept = Ends::open(&lab, Direction::Egress, true, "10.88.0.1", KEPT);
     let after = governed(Direction::Egress, AFTER, &[KEPT]);
-    lab.node.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let enforcer = Enforcer::start_guarded("namegate").unwrap();
+    lab.with_enforcer(
+        || Enforcer::start_guarded("namegate"),
+        async |enforcer| {
             enforcer.install(after.clone(), Vec::new).await.unwrap();
-            let mut denied = conntrack::flows_of(&[ip(POD_V4)].into()).unwrap();
-            let judge = FlowJudge::new(&after, &|_| false, &|_, _| None);
-            denied.retain(|entry| matches!(judge.verdict(&Flow::of(entry)), FlowVerdict::Denied(_)));
+            let denied = denied(&after, &[POD_V4]);
             assert_eq!(enforcer.cut(&denied).unwrap(), 1);
             let refuses = || {
                 let rules = lab
@@ -338,9 +319,8 @@ fn what_is_cut_is_cut_in_a_table_that_is_made_again() {
                     "{damage}"
                 );
             }
-            enforcer.shut_down().await;
-        });
-    });
+        },
+    );
     assert!(!pushes.passes());
     assert!(kept.passes());
 }
