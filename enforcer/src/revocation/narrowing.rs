@@ -1,5 +1,6 @@
 //! Whether a change may deny what was allowed, so that flows must be judged again. Pure.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::ordset::DiffItem;
@@ -22,12 +23,18 @@ pub fn may_deny_more(before: &DesiredState, after: &DesiredState) -> bool {
         || members_deny_more(before, after)
 }
 
-/// Whether the addresses of objects may deny more, in programs that stay.
+/// Whether the addresses of objects may deny more, in programs that stay: by the class of an
+/// element, or, in tiers that are shared, by what the programs say that share them.
 fn members_deny_more(before: &DesiredState, after: &DesiredState) -> bool {
-    let shared = shared_verdicts(after);
+    // Shared verdicts take a look at each program, and most changes of objects concern no members.
+    let shared = LazyCell::new(|| shared_verdicts(after));
+    let says = |element: &Element, verdict: Verdict| match shared.get(&element.set.program) {
+        Some(verdicts) => verdicts.contains(&verdict),
+        None => element.set.class.verdict() == verdict,
+    };
     after.members.iter().any(|(tiers, members)| {
         let former = before.members.get(tiers);
-        former.is_some_and(|former| closes_any(former, members, shared.get(tiers)))
+        former.is_some_and(|former| closes_any(former, members, says))
     })
 }
 
@@ -41,13 +48,8 @@ fn shared_verdicts(desired: &DesiredState) -> BTreeMap<ProgramId, BTreeSet<Verdi
     verdicts
 }
 
-/// Whether an element was removed that lets packets through, or one added that refuses them: by its
-/// class, or, in tiers that are shared, by what the programs say that share them.
-fn closes_any(before: &ElementSet, after: &ElementSet, shared: Option<&BTreeSet<Verdict>>) -> bool {
-    let says = |element: &Element, verdict: Verdict| match shared {
-        Some(verdicts) => verdicts.contains(&verdict),
-        None => element.set.class.verdict() == verdict,
-    };
+/// Whether an element was removed that lets packets through, or one added that refuses them.
+fn closes_any(before: &ElementSet, after: &ElementSet, says: impl Fn(&Element, Verdict) -> bool) -> bool {
     before.diff(after).any(|item| match item {
         DiffItem::Add(element) => says(element, Verdict::Deny),
         DiffItem::Remove(element) => says(element, Verdict::Allow),
