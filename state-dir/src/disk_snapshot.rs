@@ -3,16 +3,16 @@
 //! A snapshot is a hint and no authority: whoever reads one decides when its content counts.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Durability, StateDir, replace};
+use crate::{Durability, StateDir, replace_with};
 
-/// What a snapshot may take on disk, and in memory while it is read: some 100,000 pods.
-pub const MAX_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
+/// What a snapshot may take on disk, and in memory while it is read: some 300,000 pods.
+pub const MAX_SNAPSHOT_BYTES: usize = 128 * 1024 * 1024;
 
 /// One snapshot in the state directory. It survives a power cut. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -105,14 +105,48 @@ impl DiskSnapshot {
     /// Replaces the file. `content` must be a struct or a map. Where it is too large the file stays
     /// as it was: an older state is better than none.
     pub fn write(&self, content: &impl Serialize) -> Result<(), DiskSnapshotError> {
-        let bytes = serde_json::to_vec(&VersionedContent {
+        let mut is_too_large = false;
+        let content = VersionedContent {
             version: self.version,
             content,
-        })?;
-        if bytes.len() > MAX_SNAPSHOT_BYTES {
-            return Err(DiskSnapshotError::TooLarge);
+        };
+        // Piece by piece: the text of 150,000 pods is as long as everything that an agent holds.
+        let written = replace_with(&self.directory, self.name, Durability::PowerCut, |file| {
+            let mut file = LimitedWriter {
+                file: BufWriter::new(file),
+                left: MAX_SNAPSHOT_BYTES,
+            };
+            let written = serde_json::to_writer(&mut file, &content);
+            is_too_large = file.left == 0;
+            written?;
+            file.flush()
+        });
+        match written {
+            Err(_) if is_too_large => Err(DiskSnapshotError::TooLarge),
+            other => Ok(other?),
         }
-        Ok(replace(&self.directory, self.name, &bytes, Durability::PowerCut)?)
+    }
+}
+
+/// Takes so many bytes, and none when there are more.
+struct LimitedWriter<W> {
+    file: W,
+    left: usize,
+}
+
+impl<W: Write> Write for LimitedWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.left {
+            self.left = 0;
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        let written = self.file.write(bytes)?;
+        self.left -= written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -146,6 +180,19 @@ mod tests {
         for text in ["", "{", "[]", r#"{"version":1}"#, r#"{"version":-1,"numbers":[]}"#] {
             assert!(snapshot.parse::<Numbers>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_too_large_leaves_the_file_as_it_was() {
+        let dir = TempDir::new().unwrap();
+        let snapshot = DiskSnapshot::new(&StateDir::new(dir.path().to_owned()), "a.json", 1);
+        let content = Numbers { numbers: vec![1] };
+        snapshot.write(&content).unwrap();
+        let text = "x".repeat(MAX_SNAPSHOT_BYTES);
+        let written = snapshot.write(&std::collections::BTreeMap::from([("text", text)]));
+        assert!(matches!(written, Err(DiskSnapshotError::TooLarge)), "{written:?}");
+        assert_eq!(snapshot.parse::<Numbers>(&snapshot.read().unwrap()).unwrap(), content);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
