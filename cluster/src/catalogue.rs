@@ -17,7 +17,7 @@ mod object_table;
 mod saved_objects;
 mod settlement;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,13 +28,14 @@ use policy::{Diagnostic, Severity};
 use crate::file_stamp::FileStamp;
 use crate::object::{Object, ObjectChange, ObjectKey, Update};
 use crate::report::{ReadReport, ReportState};
+use crate::slim::Interner;
 
 use super::reading::{ParsedDocument, ParsedFile, read_documents, reread};
 
 pub use confirmation::{CONFIRMATION, ScanContext};
 use confirmation::{HeldBack, PendingLoss, hold_back_losses};
-use held_file::{ContentId, HeldFile, digest};
-use object_table::{ObjectInForce, ObjectTable, PolicyInForce};
+use held_file::{ContentId, HeldFile};
+use object_table::{ObjectInForce, ObjectTable, VersionInForce};
 pub(crate) use saved_objects::{SavedObjects, SavedVersion};
 use settlement::{Concerned, FreshDefinition, Settled, reports, settle};
 
@@ -59,8 +60,8 @@ pub(crate) enum FileLook {
 
 /// What the files hold now, and what is in force.
 ///
-/// Kept of an object that is no policy is a digest, and neither text nor object. What a scan costs
-/// follows from the files that changed.
+/// Kept of an object that is no policy is the object, which the index keeps too, and no text. What
+/// a scan costs follows from the files that changed.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     scope: ReportScope,
@@ -68,10 +69,11 @@ pub struct Catalogue {
     node: String,
     files: BTreeMap<PathBuf, HeldFile>,
     table: ObjectTable,
+    interner: Interner,
     /// What an earlier process had in force, until the first scan.
     earlier: Vec<LastGood>,
     /// What is in force although no file was ever seen that holds it.
-    without_file: Vec<Arc<ObjectKey>>,
+    without_file: Vec<ObjectKey>,
     /// What is to be saved for a later process, since it was [taken](Self::take_saves).
     saves: SavedObjects,
     saves_objects: bool,
@@ -159,7 +161,7 @@ impl Catalogue {
     ) -> Option<Update> {
         if !self.begun && looks.is_empty() && !self.earlier.is_empty() {
             let recalled = self.recall();
-            if recalled.keys().any(|key| matches!(**key, ObjectKey::Policy(_))) {
+            if recalled.keys().any(|key| matches!(key, ObjectKey::Policy(_))) {
                 return Some(self.begin_without_files(recalled));
             }
             // It is gone with its files.
@@ -204,7 +206,7 @@ impl Catalogue {
 
     /// What an earlier process had in force stays, although there is no file: there is no telling
     /// whether it was deleted meanwhile, or the directory is not what it should be.
-    fn begin_without_files(&mut self, recalled: HashMap<Arc<ObjectKey>, Object>) -> Update {
+    fn begin_without_files(&mut self, recalled: BTreeMap<ObjectKey, Object>) -> Update {
         let reason = "there are no files, and what was in force before this start stays in force";
         let mut finding = fault("vanished", reason.into());
         finding.suggestion = Some(
@@ -212,7 +214,6 @@ impl Catalogue {
                 .into(),
         );
         let report = ReadReport::new(None, String::new(), ReportState::KeptLastGood, vec![finding]);
-        let recalled: BTreeMap<_, _> = recalled.into_iter().collect();
         self.without_file = recalled.keys().cloned().collect();
         self.begun = true;
         self.reports = vec![report];
@@ -223,25 +224,17 @@ impl Catalogue {
     }
 
     /// Puts into the table what an earlier process had in force, and returns the objects.
-    fn recall(&mut self) -> HashMap<Arc<ObjectKey>, Object> {
-        let mut recalled = HashMap::new();
+    fn recall(&mut self) -> BTreeMap<ObjectKey, Object> {
+        let mut recalled = BTreeMap::new();
         for LastGood { file, document } in std::mem::take(&mut self.earlier) {
-            let Some((key, object)) = reread(&document) else {
+            let Some((key, mut object)) = reread(&document) else {
                 continue;
             };
-            let policy = match &object {
-                Object::Policy(policy) => Some(PolicyInForce {
-                    policy: (**policy).clone(),
-                    stand_in: None,
-                }),
-                _ => None,
-            };
+            self.interner.share(&mut object);
             let version = ObjectInForce {
                 file: Arc::new(file),
-                digest: digest(&document),
-                policy: policy.map(Box::new),
+                version: VersionInForce::good(object.clone()),
             };
-            let key = self.table.key(&key);
             self.table.put(&key, Some(version));
             recalled.insert(key, object);
         }
@@ -268,7 +261,7 @@ impl Catalogue {
         self.unreadable = false;
 
         let mut concerned = Concerned::new();
-        let mut recalled = HashMap::new();
+        let mut recalled = BTreeMap::new();
         let mut files: BTreeSet<PathBuf> = BTreeSet::new();
         for path in gone.iter().chain(fresh.keys()) {
             files.insert(path.clone());
@@ -288,12 +281,12 @@ impl Catalogue {
             }
             self.take_in(path, content, stamp, &mut parsed, &mut concerned);
         }
-        for key in recalled.keys().cloned().chain(std::mem::take(&mut self.without_file)) {
+        for key in recalled.into_keys().chain(std::mem::take(&mut self.without_file)) {
             concerned.entry(key).or_default();
         }
         self.earlier = Vec::new();
 
-        let mut settled = settle(&mut self.table, &mut self.files, concerned, self.begun, &mut recalled);
+        let mut settled = settle(&mut self.table, &mut self.files, concerned, self.begun);
         settled.files.extend(files);
         self.say(&settled);
         if self.saves_objects {
@@ -331,10 +324,12 @@ impl Catalogue {
             }
         }
         let withdrawn = gone.iter().chain(fresh.keys());
-        let keys = withdrawn
+        let names = withdrawn
             .filter_map(|path| self.files.get(path))
-            .flat_map(HeldFile::keys);
-        let definers = keys.map(|key| self.table.definers(key)).filter(|files| files.len() > 1);
+            .flat_map(HeldFile::names);
+        let definers = names
+            .map(|name| self.table.definers(name))
+            .filter(|files| files.len() > 1);
         let others: BTreeSet<&PathBuf> = definers.flatten().map(Arc::as_ref).collect();
         let needed: Vec<_> = others.into_iter().filter_map(|path| same.remove_entry(path)).collect();
         fresh.extend(needed);
@@ -344,9 +339,9 @@ impl Catalogue {
     /// A file is gone, or about to be read again.
     fn withdraw(&mut self, path: &Path, concerned: &mut Concerned) {
         let Some(file) = self.files.remove(path) else { return };
-        for key in file.keys() {
-            self.table.undefine(key, path);
-            concerned.entry(Arc::clone(key)).or_default();
+        for name in file.names() {
+            self.table.undefine(name, path);
+            concerned.entry(name.to_key()).or_default();
         }
     }
 
@@ -360,19 +355,19 @@ impl Catalogue {
         concerned: &mut Concerned,
     ) {
         let file = Arc::new(path.clone());
-        let held = HeldFile::new(Arc::clone(&file), content, stamp, parsed, &self.node, |key| {
-            self.table.key(key)
-        });
-        for (place, (document, said)) in held.documents.iter().zip(parsed.objects.drain(..)).enumerate() {
-            let Some(key) = document.key() else { continue };
-            let fresh = concerned.entry(Arc::clone(key)).or_default();
+        for object in parsed.objects.iter_mut().filter_map(|said| said.object.as_mut()) {
+            self.interner.share(object);
+        }
+        let held = HeldFile::new(Arc::clone(&file), content, stamp, parsed);
+        for (place, said) in parsed.objects.drain(..).enumerate() {
+            let Some(key) = said.key else { continue };
             // Of two definitions in one file, the first counts.
-            if fresh.last().is_none_or(|last| last.file != file) {
-                self.table.define(key, &file);
-                fresh.push(FreshDefinition {
+            let known = concerned.get(&key).and_then(|fresh| fresh.last());
+            if known.is_none_or(|last| last.file != file) {
+                self.table.define(&key, &file);
+                concerned.entry(key).or_default().push(FreshDefinition {
                     file: Arc::clone(&file),
                     place,
-                    object: said.object,
                     source: said.source,
                 });
             }
@@ -385,7 +380,7 @@ impl Catalogue {
         for path in &settled.files {
             if let Some(file) = self.files.get_mut(path) {
                 file.kept.sort();
-                file.reports = reports(file, &self.table, self.scope);
+                file.reports = reports(file, &self.table, self.scope, &self.node);
             }
         }
     }

@@ -347,7 +347,7 @@ mod tests {
                 for change in update.changes {
                     match change {
                         ObjectChange::Apply(crate::object::Object::Pod(pod)) => {
-                            self.present.insert(pod.metadata.name.unwrap());
+                            self.present.insert(pod.name.to_string());
                         }
                         ObjectChange::Delete(ObjectKey::Pod(_, name)) => {
                             self.present.remove(&name);

@@ -3,6 +3,7 @@
 //! A change costs what it concerns. What plans are made of is shared with them: as long as nothing
 //! of it changes, it is told by its pointer.
 
+mod identities;
 mod lint_context;
 mod networks;
 mod pods;
@@ -13,14 +14,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node};
 use policy::inventory::InventoryNode;
 use policy::labels::Labels;
 use policy::{CidrGroup, Endpoint, EndpointId, Inventory, Policy, PolicyId};
 
 use crate::object::{Object, ObjectChange, ObjectKey};
+use crate::slim::{SlimNamespace, SlimNode};
 
-use networks::{ClusterNetworks, node_addresses, pod_ranges};
+use networks::ClusterNetworks;
 use pods::KnownPods;
 use services::KnownServices;
 
@@ -29,8 +30,8 @@ use services::KnownServices;
 pub struct Cluster {
     node: String,
     pods: KnownPods,
-    namespaces: BTreeMap<String, Namespace>,
-    nodes: BTreeMap<String, Node>,
+    namespaces: BTreeMap<Arc<str>, Arc<SlimNamespace>>,
+    nodes: BTreeMap<Arc<str>, Arc<SlimNode>>,
     services: KnownServices,
     cidr_groups: BTreeMap<String, CidrGroup>,
     policies: BTreeMap<PolicyId, Arc<Policy>>,
@@ -54,26 +55,25 @@ impl Cluster {
     pub fn apply(&mut self, change: ObjectChange) {
         match change {
             ObjectChange::Apply(Object::Pod(pod)) => {
-                let namespace = namespace_of(&pod.metadata.namespace);
-                let of_namespace = labels_of(&self.namespaces, &namespace);
-                let moved = self.pods.apply(namespace, &pod, of_namespace, &mut self.inventory.pods);
+                let of_namespace = labels_of(&self.namespaces, pod.namespace());
+                let moved = self.pods.apply(pod, of_namespace, &mut self.inventory.pods);
                 self.networks.move_pods(&moved, &self.inventory.pods);
             }
             ObjectChange::Apply(Object::Namespace(namespace)) => {
-                let name = name_of(&namespace.metadata.name);
-                self.namespaces.insert(name.clone(), *namespace);
+                let name = Arc::clone(&namespace.name);
+                self.namespaces.insert(Arc::clone(&name), namespace);
                 self.relabel_pods_of(&name);
             }
             ObjectChange::Apply(Object::Node(node)) => {
-                self.change_node(name_of(&node.metadata.name), Some(*node));
+                self.change_node(Arc::clone(&node.name), Some(node));
             }
             ObjectChange::Apply(Object::Service(service)) => {
-                if self.services.apply(*service, &mut self.inventory.services) {
+                if self.services.apply(service, &mut self.inventory.services) {
                     self.networks.change_services();
                 }
             }
             ObjectChange::Apply(Object::EndpointSlice(slice)) => {
-                self.services.apply_slice(&slice, &mut self.inventory.services);
+                self.services.apply_slice(slice, &mut self.inventory.services);
             }
             ObjectChange::Apply(Object::CidrGroup(group)) => {
                 self.cidr_groups.insert(group.name.clone(), *group);
@@ -94,20 +94,20 @@ impl Cluster {
                 self.networks.move_pods(&moved, &self.inventory.pods);
             }
             ObjectKey::Namespace(name) => {
-                self.namespaces.remove(&name);
+                self.namespaces.remove(name.as_str());
                 self.relabel_pods_of(&name);
             }
             ObjectKey::Node(name) => {
-                self.change_node(name, None);
+                self.change_node(name.into(), None);
             }
             ObjectKey::Service(namespace, name) => {
-                if self.services.delete(namespace, name, &mut self.inventory.services) {
+                if self.services.delete(&namespace, &name, &mut self.inventory.services) {
                     self.networks.change_services();
                 }
             }
             ObjectKey::EndpointSlice(namespace, name) => {
                 self.services
-                    .delete_slice(namespace, name, &mut self.inventory.services);
+                    .delete_slice(&namespace, &name, &mut self.inventory.services);
             }
             ObjectKey::CidrGroup(name) => {
                 self.cidr_groups.remove(&name);
@@ -126,16 +126,17 @@ impl Cluster {
         self.pods.relabel(namespace, labels, &mut self.inventory.pods);
     }
 
-    fn change_node(&mut self, name: String, now: Option<Node>) {
-        self.networks.change_node(self.nodes.get(&name), now.as_ref());
+    fn change_node(&mut self, name: Arc<str>, now: Option<Arc<SlimNode>>) {
+        self.networks
+            .change_node(self.nodes.get(&name).map(Arc::as_ref), now.as_deref());
         match &now {
             Some(node) => {
-                let known = inventory_node(node, name == self.node);
-                if self.inventory.nodes.get(&name).is_none_or(|before| **before != known) {
-                    self.inventory.nodes.insert(name.clone(), Arc::new(known));
+                let known = inventory_node(node, *name == *self.node);
+                if self.inventory.nodes.get(&*name).is_none_or(|before| **before != known) {
+                    self.inventory.nodes.insert(name.to_string(), Arc::new(known));
                 }
             }
-            None => drop(self.inventory.nodes.remove(&name)),
+            None => drop(self.inventory.nodes.remove(&*name)),
         }
         match now {
             Some(node) => self.nodes.insert(name, node),
@@ -164,7 +165,8 @@ impl Cluster {
 
     /// Where the Pods of this node get their addresses from.
     pub fn pod_ranges(&self) -> BTreeSet<IpNet> {
-        self.nodes.get(&self.node).map_or_else(BTreeSet::new, pod_ranges)
+        let node = self.nodes.get(self.node.as_str());
+        node.map_or_else(BTreeSet::new, |node| node.pod_ranges.clone())
     }
 
     /// The name of a Pod that is nearly `id`, as `namespace/name`.
@@ -184,7 +186,7 @@ impl Cluster {
         let nodes = self.nodes.iter();
         Inventory {
             nodes: nodes
-                .map(|(name, object)| (name.clone(), Arc::new(inventory_node(object, name == node))))
+                .map(|(name, object)| (name.to_string(), Arc::new(inventory_node(object, **name == *node))))
                 .collect(),
             ..self.inventory.clone()
         }
@@ -207,43 +209,28 @@ impl Cluster {
     }
 }
 
-fn inventory_node(node: &Node, is_this: bool) -> InventoryNode {
+fn inventory_node(node: &SlimNode, is_this: bool) -> InventoryNode {
     InventoryNode {
-        labels: node.metadata.labels.clone().unwrap_or_default(),
-        addresses: node_addresses(node).collect(),
+        labels: node.labels.clone(),
+        addresses: node.addresses.clone(),
         is_this,
     }
 }
 
 /// The labels of a namespace.
-fn labels_of<'a>(namespaces: &'a BTreeMap<String, Namespace>, namespace: &str) -> &'a Labels {
+fn labels_of<'a>(namespaces: &'a BTreeMap<Arc<str>, Arc<SlimNamespace>>, namespace: &str) -> &'a Labels {
     static NONE: Labels = Labels::new();
-    let object = namespaces.get(namespace);
-    object
-        .and_then(|object| object.metadata.labels.as_ref())
-        .unwrap_or(&NONE)
-}
-
-fn namespace_of(namespace: &Option<String>) -> String {
-    namespace
-        .clone()
-        .filter(|namespace| !namespace.is_empty())
-        .unwrap_or_else(|| "default".into())
-}
-
-fn name_of(name: &Option<String>) -> String {
-    name.clone().unwrap_or_default()
+    namespaces.get(namespace).map_or(&NONE, |namespace| &namespace.labels)
 }
 
 #[cfg(test)]
 mod tests {
     use policy::{Protocol, endpoint};
 
-    use super::services::SLICE_OF;
     use super::*;
 
     fn pod(yaml: serde_json::Value) -> ObjectChange {
-        ObjectChange::Apply(Object::Pod(Box::new(serde_json::from_value(yaml).unwrap())))
+        ObjectChange::Apply(Object::Pod(Arc::new(serde_json::from_value(yaml).unwrap())))
     }
 
     fn simple(name: &str, address: &str) -> serde_json::Value {
@@ -309,7 +296,7 @@ mod tests {
         let mut cluster = Cluster::new("here");
         cluster.apply(pod(simple("a", "10.0.0.1")));
         let namespace = serde_json::json!({"metadata": {"name": "shop", "labels": {"team": "red"}}});
-        cluster.apply(ObjectChange::Apply(Object::Namespace(Box::new(
+        cluster.apply(ObjectChange::Apply(Object::Namespace(Arc::new(
             serde_json::from_value(namespace).unwrap(),
         ))));
         assert_eq!(
@@ -326,7 +313,7 @@ mod tests {
             "spec": {"clusterIP": "10.96.0.10", "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}, {"name": "metrics", "port": 9153}]},
         });
-        cluster.apply(ObjectChange::Apply(Object::Service(Box::new(
+        cluster.apply(ObjectChange::Apply(Object::Service(Arc::new(
             serde_json::from_value(service).unwrap(),
         ))));
         let asked = cluster.dns_services(&[("kube-system".into(), "kube-dns".into())]);
@@ -341,11 +328,11 @@ mod tests {
             {"name": "web", "containerPort": 8080}, {"containerPort": 1}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]}]});
         cluster.apply(pod(elsewhere));
         let slice = serde_json::json!({
-            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {SLICE_OF: "kubernetes"}},
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
             "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.0.2.10"], "conditions": {"ready": false}}],
         });
-        cluster.apply(ObjectChange::Apply(Object::EndpointSlice(Box::new(
+        cluster.apply(ObjectChange::Apply(Object::EndpointSlice(Arc::new(
             serde_json::from_value(slice).unwrap(),
         ))));
         for (name, address) in [("here", "192.0.2.1"), ("other", "192.0.2.2")] {
@@ -353,7 +340,7 @@ mod tests {
                 "metadata": {"name": name},
                 "status": {"addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]},
             });
-            cluster.apply(ObjectChange::Apply(Object::Node(Box::new(
+            cluster.apply(ObjectChange::Apply(Object::Node(Arc::new(
                 serde_json::from_value(node).unwrap(),
             ))));
         }

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tracing::{Level, info, warn};
 
 use crate::catalogue::{LastGood, SavedObjects, SavedVersion};
+use crate::kept_object::KeptObject;
 use crate::log_dedup::LogDedup;
 
 /// The version of the format.
@@ -51,17 +52,30 @@ enum LastGoodRestoreError {
     OtherDirectory(String),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedDirectory<'a> {
+#[derive(Debug, Serialize)]
+struct WrittenDirectory<'a> {
     /// The absolute path of `--objects`.
+    directory: String,
+    objects: Vec<WrittenVersion<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct WrittenVersion<'a> {
+    /// The path below the directory.
+    file: &'a str,
+    document: &'a KeptObject,
+}
+
+/// As [`WrittenDirectory`].
+#[derive(Debug, Deserialize)]
+struct SavedDirectory<'a> {
     directory: String,
     #[serde(borrow)]
     objects: Vec<SavedObject<'a>>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct SavedObject<'a> {
-    /// The path below the directory.
     file: String,
     #[serde(borrow)]
     document: &'a RawValue,
@@ -150,7 +164,7 @@ impl LastGoodSnapshot {
             })?;
             for LastGood { file, document } in known {
                 let versions = objects.files.entry(file).or_default();
-                versions.push(SavedVersion::Document(document));
+                versions.push(SavedVersion::Kept(KeptObject::Document(document)));
             }
         }
         objects.update(self.pending.clone());
@@ -171,21 +185,19 @@ impl LastGoodSnapshot {
     }
 
     fn write(&self, objects: &SavedObjects) -> Result<(), DiskSnapshotError> {
-        self.file.write(&SavedDirectory {
+        self.file.write(&WrittenDirectory {
             directory: self.directory()?,
             objects: objects
-                .documents()
-                .filter_map(|(file, document)| self.saved(file, document))
+                .kept()
+                .filter_map(|(file, document)| self.written(file, document))
                 .collect(),
         })
     }
 
     /// `None` for a file whose name is not text, which JSON cannot hold.
-    fn saved<'a>(&self, file: &Path, document: &'a str) -> Option<SavedObject<'a>> {
-        Some(SavedObject {
-            file: file.strip_prefix(&self.objects).ok()?.to_str()?.to_owned(),
-            document: serde_json::from_str(document).ok()?,
-        })
+    fn written<'a>(&self, file: &'a Path, document: &'a KeptObject) -> Option<WrittenVersion<'a>> {
+        let file = file.strip_prefix(&self.objects).ok()?.to_str()?;
+        Some(WrittenVersion { file, document })
     }
 
     fn directory(&self) -> io::Result<String> {
@@ -212,7 +224,7 @@ mod tests {
         let mut changed = SavedObjects::default();
         for LastGood { file, document } in objects {
             let versions = changed.files.entry(file.clone()).or_default();
-            versions.push(SavedVersion::Document(Arc::clone(document)));
+            versions.push(SavedVersion::Kept(KeptObject::Document(Arc::clone(document))));
         }
         changed
     }

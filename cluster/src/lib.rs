@@ -5,6 +5,7 @@
 //!
 //! - [`object`], [`report`], [`source`], [`progress`]: what sources send, what the agent
 //!   answers.
+//! - [`slim`]: objects of Kubernetes with the fields alone that are read.
 //! - [`reading`]: one document → one object, or why not.
 //! - [`directory`]: the source that reads files: [`tree`], `file_stamp`, `inotify`; [`catalogue`]
 //!   keeps what they say over time and the last good versions (pure), `last_good_snapshot` keeps
@@ -26,6 +27,7 @@ pub mod progress;
 pub mod readiness;
 pub mod reading;
 pub mod report;
+pub mod slim;
 pub mod source;
 pub mod status;
 pub mod taint;
@@ -33,10 +35,13 @@ pub mod tree;
 
 mod file_stamp;
 mod inotify;
+mod kept_object;
 mod last_good_snapshot;
 mod log_dedup;
+mod object_set;
 
 pub use index::Cluster;
+pub use kept_object::KeptObject;
 pub use object::{Object, ObjectChange, ObjectKey, Update};
 pub use progress::Progress;
 pub use report::{ReadReport, ReportState};

@@ -1,26 +1,28 @@
 //! The objects that Namegate acts on, and what happens to them.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use policy::{CidrGroup, Policy, PolicyId};
+use policy::labels::Labels;
+use policy::{CidrGroup, Policy, PolicyId, PolicyKind};
 
 use crate::report::ReadReport;
+use crate::slim::{SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService};
 
 /// An object that Namegate acts on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// A workload.
-    Pod(Box<Pod>),
+    Pod(Arc<SlimPod>),
     /// Its labels are part of its pods' labels.
-    Namespace(Box<Namespace>),
+    Namespace(Arc<SlimNamespace>),
     /// Its addresses and pod ranges belong to the cluster.
-    Node(Box<Node>),
+    Node(Arc<SlimNode>),
     /// Its addresses belong to the cluster; a DNS Service is a trusted resolver.
-    Service(Box<Service>),
+    Service(Arc<SlimService>),
     /// Backends of a Service.
-    EndpointSlice(Box<EndpointSlice>),
+    EndpointSlice(Arc<SlimEndpointSlice>),
     /// Prefixes that policies refer to.
     CidrGroup(Box<CidrGroup>),
     /// A validated policy.
@@ -44,6 +46,32 @@ pub enum ObjectKey {
     CidrGroup(String),
     /// A policy.
     Policy(PolicyId),
+}
+
+impl Object {
+    /// About how many bytes are kept of it, without what it shares with others.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let of_labels = |labels: &Labels| labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let addresses = |count: usize| count * size_of::<IpAddr>();
+        self.name().name.len()
+            + match self {
+                Object::Pod(pod) => size_of::<SlimPod>() + addresses(pod.addresses.as_slice().len().saturating_sub(1)),
+                Object::Namespace(namespace) => size_of::<SlimNamespace>() + of_labels(&namespace.labels),
+                Object::Node(node) => size_of::<SlimNode>() + of_labels(&node.labels) + addresses(node.addresses.len()),
+                Object::Service(service) => {
+                    let labels = of_labels(&service.labels) + service.selector.as_ref().map_or(0, of_labels);
+                    size_of::<SlimService>() + labels + addresses(service.addresses.len())
+                }
+                Object::EndpointSlice(slice) => size_of::<SlimEndpointSlice>() + addresses(slice.backends.len()),
+                Object::CidrGroup(group) => size_of::<CidrGroup>() + size_of_val(group.prefixes.as_slice()),
+                Object::Policy(_) => size_of::<Policy>(),
+            }
+    }
+
+    /// Which object it is.
+    pub fn key(&self) -> ObjectKey {
+        self.name().to_key()
+    }
 }
 
 impl ObjectKey {
@@ -75,6 +103,92 @@ impl fmt::Display for ObjectKey {
                 write!(f, "{kind} {name}")
             }
             ObjectKey::Policy(id) => write!(f, "{kind} {id}"),
+        }
+    }
+}
+
+/// What names an object, for a search: its kind, its namespace, and its name. Ordered as
+/// [`ObjectKey`]s are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ObjectName<'a> {
+    pub(crate) kind: ObjectKind,
+    /// Empty for a kind without namespaces.
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+/// A kind of objects that Namegate acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ObjectKind {
+    Pod,
+    Namespace,
+    Node,
+    Service,
+    EndpointSlice,
+    CidrGroup,
+    Policy(PolicyKind),
+}
+
+impl ObjectKind {
+    pub(crate) fn is_policy(self) -> bool {
+        matches!(self, ObjectKind::Policy(_))
+    }
+
+    /// Whether snapshots hold what its author wrote, and not the object.
+    pub(crate) fn is_kept_as_document(self) -> bool {
+        matches!(self, ObjectKind::Policy(_) | ObjectKind::CidrGroup)
+    }
+}
+
+impl Object {
+    pub(crate) fn name(&self) -> ObjectName<'_> {
+        let (kind, namespace, name) = match self {
+            Object::Pod(pod) => (ObjectKind::Pod, &**pod.namespace(), &*pod.name),
+            Object::Namespace(namespace) => (ObjectKind::Namespace, "", &*namespace.name),
+            Object::Node(node) => (ObjectKind::Node, "", &*node.name),
+            Object::Service(service) => (ObjectKind::Service, &*service.namespace, &*service.name),
+            Object::EndpointSlice(slice) => (ObjectKind::EndpointSlice, &*slice.namespace, &*slice.name),
+            Object::CidrGroup(group) => (ObjectKind::CidrGroup, "", group.name.as_str()),
+            Object::Policy(policy) => return ObjectName::of_policy(&policy.id),
+        };
+        ObjectName { kind, namespace, name }
+    }
+}
+
+impl ObjectKey {
+    pub(crate) fn name(&self) -> ObjectName<'_> {
+        let (kind, namespace, name) = match self {
+            ObjectKey::Pod(namespace, name) => (ObjectKind::Pod, namespace.as_str(), name),
+            ObjectKey::Namespace(name) => (ObjectKind::Namespace, "", name),
+            ObjectKey::Node(name) => (ObjectKind::Node, "", name),
+            ObjectKey::Service(namespace, name) => (ObjectKind::Service, namespace.as_str(), name),
+            ObjectKey::EndpointSlice(namespace, name) => (ObjectKind::EndpointSlice, namespace.as_str(), name),
+            ObjectKey::CidrGroup(name) => (ObjectKind::CidrGroup, "", name),
+            ObjectKey::Policy(id) => return ObjectName::of_policy(id),
+        };
+        ObjectName { kind, namespace, name }
+    }
+}
+
+impl<'a> ObjectName<'a> {
+    fn of_policy(id: &'a PolicyId) -> Self {
+        Self {
+            kind: ObjectKind::Policy(id.kind),
+            namespace: &id.namespace,
+            name: &id.name,
+        }
+    }
+
+    pub(crate) fn to_key(self) -> ObjectKey {
+        let (namespace, name) = (self.namespace.to_owned(), self.name.to_owned());
+        match self.kind {
+            ObjectKind::Pod => ObjectKey::Pod(namespace, name),
+            ObjectKind::Namespace => ObjectKey::Namespace(name),
+            ObjectKind::Node => ObjectKey::Node(name),
+            ObjectKind::Service => ObjectKey::Service(namespace, name),
+            ObjectKind::EndpointSlice => ObjectKey::EndpointSlice(namespace, name),
+            ObjectKind::CidrGroup => ObjectKey::CidrGroup(name),
+            ObjectKind::Policy(kind) => ObjectKey::Policy(PolicyId { kind, namespace, name }),
         }
     }
 }

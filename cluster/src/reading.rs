@@ -1,24 +1,15 @@
 //! One document → one object, and everything that is to be said of it.
 
-use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::document::Document;
 use policy::validate::{StandIn, Validation};
 use policy::{Diagnostic, Severity, cidr_group, document, lint, validate};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use crate::object::{Object, ObjectKey};
 use crate::report::ReportState;
-
-/// The namespace of an object that needs one and names none, as `kubectl apply` without a context
-/// has it.
-pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+use crate::slim::{BadValue, DEFAULT_NAMESPACE, SlimKind, WireObject};
 
 /// What a file holds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,8 +35,9 @@ pub struct ParsedDocument {
     pub stand_in: StandIn,
     /// What was found.
     pub diagnostics: Vec<Diagnostic>,
-    /// The document itself as JSON: what [`reread`] takes.
-    pub source: Arc<str>,
+    /// The document itself as JSON: what [`reread`] takes. `None` of an object of Kubernetes
+    /// itself, which holds all that is read of it.
+    pub source: Option<Arc<str>>,
 }
 
 impl ParsedDocument {
@@ -91,6 +83,28 @@ pub fn reread(source: &str) -> Option<(ObjectKey, Object)> {
     reading.key.zip(reading.object)
 }
 
+/// Reads an object of Kubernetes itself, as it was written by this program.
+pub(crate) fn reread_slim(source: &str) -> Option<Object> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct KindOfObject<'a> {
+        api_version: &'a str,
+        kind: &'a str,
+    }
+    let KindOfObject { api_version, kind } = serde_json::from_str(source).ok()?;
+    if !is_slim(api_version, kind) {
+        return None;
+    }
+    read_wire(kind, serde_json::from_str(source).ok()?)?.object
+}
+
+fn is_slim(api_version: &str, kind: &str) -> bool {
+    matches!(
+        (api_version, kind),
+        ("v1", "Pod" | "Namespace" | "Node" | "Service") | ("discovery.k8s.io/v1", "EndpointSlice")
+    )
+}
+
 /// The label of a [`ParsedDocument::source`].
 pub(crate) fn label_of(source: &str) -> Option<String> {
     let document = Document::from_value(serde_json::from_str(source).ok()?).ok()?;
@@ -101,11 +115,7 @@ pub(crate) fn label_of(source: &str) -> Option<String> {
 pub fn read(document: &Document) -> Option<ParsedDocument> {
     let (group, kind) = (document.api_version.as_str(), document.kind.as_str());
     Some(match (group, kind) {
-        ("v1", "Pod") => core(document, pod),
-        ("v1", "Namespace") => core(document, namespace),
-        ("v1", "Node") => core(document, node),
-        ("v1", "Service") => core(document, service),
-        ("discovery.k8s.io/v1", "EndpointSlice") => core(document, endpoint_slice),
+        _ if is_slim(group, kind) => core(document),
         _ if cidr_group::is_cidr_group(document) => cidr_group_of(document),
         _ if validate::is_policy(document) => policy(document),
         (group, "Pod" | "Namespace" | "Node" | "Service") if !group.contains('/') => refused_kind(
@@ -123,144 +133,67 @@ pub fn read(document: &Document) -> Option<ParsedDocument> {
     })
 }
 
-/// Reads an object of Kubernetes itself that comes from no file, out of JSON and without a document
-/// in between. `None` where that takes one: for other kinds, and to say what is wrong.
-pub(crate) fn read_core(kind: &str, json: &Arc<str>) -> Option<ParsedDocument> {
-    match kind {
-        "Pod" => core_of_json(json, pod),
-        "Namespace" => core_of_json(json, namespace),
-        "Node" => core_of_json(json, node),
-        "Service" => core_of_json(json, service),
-        "EndpointSlice" => core_of_json(json, endpoint_slice),
-        _ => None,
-    }
-}
-
-/// Which object an object of Kubernetes itself is, and the object.
-type Converted = (ObjectKey, Object);
-
-fn core_of_json<T: DeserializeOwned>(
-    json: &Arc<str>,
-    convert: fn(T, &mut Findings<'_>) -> Converted,
-) -> Option<ParsedDocument> {
-    let mut findings = Findings::default();
-    let (key, object) = convert(serde_json::from_str(json).ok()?, &mut findings);
-    Some(converted(key, object, findings.found, Arc::clone(json)))
+/// Reads an object of Kubernetes itself that comes from no file; `None` for other kinds.
+pub(crate) fn read_wire(kind: &str, wire: WireObject) -> Option<ParsedDocument> {
+    let mut bad = Vec::new();
+    let object = slim(kind, wire, &mut bad)?;
+    Some(converted(object, bad, None))
 }
 
 /// Reads an object of Kubernetes itself.
-fn core<T: DeserializeOwned>(document: &Document, convert: fn(T, &mut Findings<'_>) -> Converted) -> ParsedDocument {
-    match document.read::<T>() {
-        Ok(object) => {
-            let mut findings = Findings {
-                document: Some(document),
-                found: Vec::new(),
-            };
-            let (key, object) = convert(object, &mut findings);
-            converted(key, object, findings.found, source(document))
-        }
-        Err(diagnostic) => ParsedDocument {
-            label: label(document),
-            key: key_of(document),
-            object: None,
-            stand_in: StandIn::default(),
-            diagnostics: vec![diagnostic],
-            source: source(document),
-        },
+fn core(document: &Document) -> ParsedDocument {
+    let mut bad = Vec::new();
+    let read = document.read::<WireObject>();
+    match read.map(|wire| slim(&document.kind, wire, &mut bad)) {
+        Ok(Some(object)) => converted(object, bad, Some(document)),
+        // Not reached: the caller knows the kind.
+        Ok(None) => refused(document, Vec::new()),
+        Err(diagnostic) => refused(document, vec![diagnostic]),
     }
 }
 
-fn converted(key: ObjectKey, object: Object, diagnostics: Vec<Diagnostic>, source: Arc<str>) -> ParsedDocument {
-    let refused = diagnostics.iter().any(|it| it.severity == Severity::Error);
+fn refused(document: &Document, diagnostics: Vec<Diagnostic>) -> ParsedDocument {
+    ParsedDocument {
+        label: label(document),
+        key: key_of(document),
+        object: None,
+        stand_in: StandIn::default(),
+        diagnostics,
+        source: None,
+    }
+}
+
+fn slim(kind: &str, wire: WireObject, bad: &mut Vec<BadValue>) -> Option<Object> {
+    Some(match kind {
+        "Pod" => Object::Pod(Arc::new(SlimKind::from_wire(wire, bad))),
+        "Namespace" => Object::Namespace(Arc::new(SlimKind::from_wire(wire, bad))),
+        "Node" => Object::Node(Arc::new(SlimKind::from_wire(wire, bad))),
+        "Service" => Object::Service(Arc::new(SlimKind::from_wire(wire, bad))),
+        "EndpointSlice" => Object::EndpointSlice(Arc::new(SlimKind::from_wire(wire, bad))),
+        _ => return None,
+    })
+}
+
+/// `document` is `None` for an object that comes from no file.
+fn converted(object: Object, bad: Vec<BadValue>, document: Option<&Document>) -> ParsedDocument {
+    let key = object.key();
+    let diagnostics = bad.into_iter().map(|bad| Diagnostic {
+        severity: Severity::Error,
+        code: "bad-address",
+        position: document.and_then(|document| document.position(&bad.path)),
+        reason: format!("{:?} is not {}", bad.value, bad.wanted),
+        suggestion: Some(format!("write it as in {}", bad.example)),
+        path: bad.path,
+    });
+    let diagnostics: Vec<Diagnostic> = diagnostics.collect();
     ParsedDocument {
         label: key.to_string(),
         key: Some(key),
-        object: (!refused).then_some(object),
+        object: diagnostics.is_empty().then_some(object),
         stand_in: StandIn::default(),
         diagnostics,
-        source,
+        source: None,
     }
-}
-
-fn pod(mut pod: Pod, findings: &mut Findings<'_>) -> Converted {
-    let namespace = settle_namespace(&mut pod.metadata);
-    if let Some(status) = &mut pod.status {
-        // A pod that has ended keeps its `podIPs` in its status, but the address may be another
-        // pod's by now.
-        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-            status.pod_ip = None;
-            status.pod_ips = None;
-        }
-        findings.check::<IpAddr>(status.pod_ip.as_deref(), || "status.podIP".into());
-        for (index, ip) in status.pod_ips.iter().flatten().enumerate() {
-            findings.check::<IpAddr>(Some(&ip.ip), || format!("status.podIPs[{index}].ip"));
-        }
-    }
-    (
-        ObjectKey::Pod(namespace, name_of(&pod.metadata)),
-        Object::Pod(Box::new(pod)),
-    )
-}
-
-fn namespace(namespace: Namespace, _: &mut Findings<'_>) -> Converted {
-    (
-        ObjectKey::Namespace(name_of(&namespace.metadata)),
-        Object::Namespace(Box::new(namespace)),
-    )
-}
-
-fn node(node: Node, findings: &mut Findings<'_>) -> Converted {
-    if let Some(spec) = &node.spec {
-        findings.check::<IpNet>(spec.pod_cidr.as_deref(), || "spec.podCIDR".into());
-        for (index, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
-            findings.check::<IpNet>(Some(cidr), || format!("spec.podCIDRs[{index}]"));
-        }
-    }
-    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    for (index, address) in addresses.enumerate() {
-        if matches!(address.type_.as_str(), "InternalIP" | "ExternalIP") {
-            findings.check::<IpAddr>(Some(&address.address), || format!("status.addresses[{index}].address"));
-        }
-    }
-    (ObjectKey::Node(name_of(&node.metadata)), Object::Node(Box::new(node)))
-}
-
-fn service(mut service: Service, findings: &mut Findings<'_>) -> Converted {
-    let namespace = settle_namespace(&mut service.metadata);
-    if let Some(spec) = &service.spec {
-        // "None" and "" are the words for "no address" (headless services; not yet allocated).
-        let address = |ip: &&str| !matches!(*ip, "None" | "");
-        let cluster_ip = spec.cluster_ip.as_deref().filter(address);
-        findings.check::<IpAddr>(cluster_ip, || "spec.clusterIP".into());
-        for (index, ip) in spec.cluster_ips.iter().flatten().enumerate() {
-            let ip = Some(ip.as_str()).filter(address);
-            findings.check::<IpAddr>(ip, || format!("spec.clusterIPs[{index}]"));
-        }
-    }
-    (
-        ObjectKey::Service(namespace, name_of(&service.metadata)),
-        Object::Service(Box::new(service)),
-    )
-}
-
-fn endpoint_slice(mut slice: EndpointSlice, findings: &mut Findings<'_>) -> Converted {
-    let namespace = settle_namespace(&mut slice.metadata);
-    // The third type holds names, which are nobody's address.
-    if slice.address_type != "FQDN" {
-        for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
-            for (place, address) in endpoint.addresses.iter().enumerate() {
-                findings.check::<IpAddr>(Some(address), || format!("endpoints[{index}].addresses[{place}]"));
-            }
-        }
-    }
-    (
-        ObjectKey::EndpointSlice(namespace, name_of(&slice.metadata)),
-        Object::EndpointSlice(Box::new(slice)),
-    )
-}
-
-fn name_of(metadata: &ObjectMeta) -> String {
-    metadata.name.clone().unwrap_or_default()
 }
 
 fn cidr_group_of(document: &Document) -> ParsedDocument {
@@ -272,7 +205,7 @@ fn cidr_group_of(document: &Document) -> ParsedDocument {
         object: group.map(|group| Object::CidrGroup(Box::new(group))),
         stand_in: StandIn::default(),
         diagnostics,
-        source: source(document),
+        source: Some(source(document)),
     }
 }
 
@@ -295,7 +228,7 @@ fn policy(document: &Document) -> ParsedDocument {
         object: policy.map(|policy| Object::Policy(Box::new(policy))),
         stand_in,
         diagnostics,
-        source: source(document),
+        source: Some(source(document)),
     }
 }
 
@@ -306,7 +239,7 @@ fn refused_kind(document: &Document, diagnostic: Diagnostic) -> ParsedDocument {
         object: None,
         stand_in: StandIn::default(),
         diagnostics: vec![diagnostic],
-        source: source(document),
+        source: Some(source(document)),
     }
 }
 
@@ -335,63 +268,12 @@ fn namespace_of(document: &Document) -> String {
     }
 }
 
-/// Writes the namespace out where the object leaves it out, so that nobody downstream has to know
-/// the default.
-fn settle_namespace(metadata: &mut ObjectMeta) -> String {
-    let given = metadata.namespace.take().filter(|it| !it.is_empty());
-    let namespace = given.unwrap_or_else(|| DEFAULT_NAMESPACE.into());
-    metadata.namespace = Some(namespace.clone());
-    namespace
-}
-
 fn label(document: &Document) -> String {
     match (document.namespace.as_str(), key_of(document)) {
         (_, Some(key)) => key.to_string(),
         ("", None) => format!("{} {}", document.kind, document.name),
         (namespace, None) => format!("{} {namespace}/{}", document.kind, document.name),
     }
-}
-
-/// Findings about values that Kubernetes types keep as text.
-#[derive(Default)]
-struct Findings<'d> {
-    /// `None` for an object that comes from no file.
-    document: Option<&'d Document>,
-    found: Vec<Diagnostic>,
-}
-
-impl Findings<'_> {
-    fn check<T: TextValue>(&mut self, value: Option<&str>, path: impl FnOnce() -> String) {
-        if let Some(value) = value
-            && value.parse::<T>().is_err()
-        {
-            let path = path();
-            self.found.push(Diagnostic {
-                severity: Severity::Error,
-                code: "bad-address",
-                position: self.document.and_then(|document| document.position(&path)),
-                path,
-                reason: format!("{value:?} is not {}", T::WHAT),
-                suggestion: Some(format!("write it as in {}", T::EXAMPLE)),
-            });
-        }
-    }
-}
-
-/// How people write a value.
-trait TextValue: FromStr {
-    const WHAT: &str;
-    const EXAMPLE: &str;
-}
-
-impl TextValue for IpAddr {
-    const WHAT: &str = "an IP address";
-    const EXAMPLE: &str = "10.0.0.1 or fd00::1";
-}
-
-impl TextValue for IpNet {
-    const WHAT: &str = "a prefix";
-    const EXAMPLE: &str = "10.0.0.0/24 or fd00::/64";
 }
 
 #[cfg(test)]
@@ -414,7 +296,7 @@ mod tests {
         let Some(Object::Pod(pod)) = reading.object else {
             panic!()
         };
-        assert_eq!(pod.metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(&**pod.namespace(), "default");
     }
 
     #[test]
@@ -426,8 +308,7 @@ mod tests {
             let Some(Object::Pod(pod)) = reading.object else {
                 panic!()
             };
-            let status = pod.status.unwrap();
-            assert_eq!((status.pod_ip, status.pod_ips), (None, None));
+            assert!(pod.addresses.as_slice().is_empty());
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cluster::index::Cluster;
 use cluster::{Object, ObjectChange, ObjectKey};
@@ -183,8 +184,8 @@ impl History {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
-    Box::new(serde_json::from_value(value).unwrap())
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(value).unwrap())
 }
 
 /// A pod or policy of this name is always of the same namespace.

@@ -18,9 +18,8 @@ use crate::prefix;
 use crate::program::{Peer, Rule};
 use crate::zone::Zone;
 
-pub use crate::pod_index::{
-    ContainerPort, IdentityNumber, InventoryPod, PodAddresses, PodIdentity, PodIndex, PodNumber,
-};
+pub use crate::pod_addresses::PodAddresses;
+pub use crate::pod_index::{ContainerPort, IdentityNumber, IndexedPod, InventoryPod, PodIdentity, PodIndex, PodNumber};
 pub use crate::service_index::{InventoryService, ServiceIndex};
 
 /// The objects of a cluster, as far as rules may select them. A clone shares them all.

@@ -102,6 +102,7 @@ mod extensions;
 mod ignore;
 mod network_policy;
 mod peer_selector;
+mod pod_addresses;
 mod pod_index;
 mod policy;
 mod policy_id;

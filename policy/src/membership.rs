@@ -13,7 +13,7 @@ use slotmap::{SecondaryMap, SlotMap, new_key_type};
 use crate::inventory::{Inventory, InventoryService};
 use crate::labels::LabelSelector;
 use crate::peer_selector::{NamedPort, ObjectSelector};
-use crate::pod_index::{ChangedPod, IdentityNumber, IndexChange};
+use crate::pod_index::{IdentityNumber, IndexChange, IndexedPod};
 use crate::ports::PortSet;
 use crate::program::{Peer, Rule};
 use crate::selector_table::{SelectorKey, SelectorTable};
@@ -90,7 +90,7 @@ impl Membership {
     pub fn update(&mut self, inventory: &Inventory) {
         self.changed.clear();
         let before = std::mem::replace(&mut self.inventory, inventory.clone());
-        let changes: Vec<IndexChange<ChangedPod<'_>>> = before.pods.changes(&inventory.pods).collect();
+        let changes: Vec<IndexChange<IndexedPod<'_>>> = before.pods.changes(&inventory.pods).collect();
         // Both sides of a change, each by what selected it then.
         let former = self.selecting(changes.iter().filter_map(|change| change.before), &before);
         for (number, change) in before.pods.identity_changes(&inventory.pods) {
@@ -104,8 +104,8 @@ impl Membership {
         let latter = self.selecting(changes.iter().filter_map(|change| change.now), inventory);
         let (mut touched, none) = (TouchedMembers::default(), SelectingRules::default());
         for change in &changes {
-            let former = change.before.and_then(|pod| former.get(&pod.identity));
-            let latter = change.now.and_then(|pod| latter.get(&pod.identity));
+            let former = change.before.and_then(|pod| former.get(&pod.identity_number()));
+            let latter = change.now.and_then(|pod| latter.get(&pod.identity_number()));
             self.touch(change, former.unwrap_or(&none), latter.unwrap_or(&none), &mut touched);
         }
         let TouchedMembers {
@@ -227,11 +227,12 @@ impl Membership {
     /// The rules that select the identities of some pods.
     fn selecting<'a>(
         &self,
-        pods: impl Iterator<Item = ChangedPod<'a>>,
+        pods: impl Iterator<Item = IndexedPod<'a>>,
         inventory: &Inventory,
     ) -> HashMap<IdentityNumber, SelectingRules> {
         let mut selecting: HashMap<IdentityNumber, SelectingRules> = HashMap::new();
-        for ChangedPod { identity: number, pod } in pods {
+        for pod in pods {
+            let number = pod.identity_number();
             selecting.entry(number).or_insert_with(|| {
                 let identity = pod.identity();
                 let selectors = self.selectors.matching(number).iter();
@@ -253,16 +254,16 @@ impl Membership {
     /// Adds what a pod's change may touch. `former` and `latter` select it before and now.
     fn touch(
         &self,
-        change: &IndexChange<ChangedPod<'_>>,
+        change: &IndexChange<IndexedPod<'_>>,
         former: &SelectingRules,
         latter: &SelectingRules,
         touched: &mut TouchedMembers,
     ) {
         let both = || change.before.iter().chain(&change.now);
-        let addresses = || both().flat_map(|it| it.pod.addresses());
+        let addresses = || both().flat_map(|it| it.addresses());
         // Where the pod is the same to a rule that selects it before and now.
         let is_same = matches!((change.before, change.now), (Some(before), Some(now))
-            if before.pod.addresses() == now.pod.addresses() && before.pod.ports() == now.pod.ports());
+            if before.addresses() == now.addresses() && before.ports() == now.ports());
         let differs = |rule: &&TrackedRuleKey, former: &BTreeSet<_>, latter: &BTreeSet<_>| {
             !is_same || former.contains(*rule) != latter.contains(*rule)
         };
@@ -313,10 +314,10 @@ impl Membership {
             true => rule.ports.clone(),
             false => PortSet::Ranges(Vec::new()),
         };
-        for (identity, pod) in self.inventory.pods.identified_at(address) {
+        for pod in self.inventory.pods.at(address) {
             let named = || pod.identity().named(&rule.named);
             match (&rule.peer, selector) {
-                (_, Some(selector)) if self.selectors.identities(*selector).contains(&identity) => {
+                (_, Some(selector)) if self.selectors.identities(*selector).contains(&pod.identity_number()) => {
                     ports = ports.union(&rule.ports).union(&named());
                 }
                 (Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix), None) if prefix.contains(&address) => {

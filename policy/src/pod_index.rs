@@ -9,14 +9,11 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
-use smallvec::SmallVec;
 
 use crate::labels::{LabelSelector, Labels};
+use crate::pod_addresses::PodAddresses;
 use crate::ports::Protocol;
 use crate::special_keys as keys;
-
-/// A pod's addresses, ordered: one of each family, most often.
-pub type PodAddresses = SmallVec<[IpAddr; 2]>;
 
 /// What rules can tell pods apart by. Those that agree in it share one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,30 +43,36 @@ pub struct InventoryPod {
     addresses: PodAddresses,
 }
 
-/// The number of a pod in an index. An index gives none twice.
+/// The number of a pod in an index. An index gives one again when it has given all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PodNumber(u64);
+pub struct PodNumber(u32);
 
-/// The number of an identity in an index. An index gives none twice.
+/// The number of an identity in an index. An index gives one again when it has given all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IdentityNumber(u64);
+pub struct IdentityNumber(u32);
 
 /// The pods of a cluster. The smallest number is the pod that came first.
+///
+/// A leaf of these maps is half full where keys come in order, and there are hundreds of thousands
+/// of pods: a byte of a key or a value is two in memory.
 #[derive(Debug, Clone, Default)]
 pub struct PodIndex {
-    pods: OrdMap<PodNumber, IndexedPod>,
-    by_address: OrdSet<(IpAddr, PodNumber)>,
+    pods: OrdMap<(PodNumber, IdentityNumber), PodAddresses>,
+    /// By a [`digest`] of the address. Pods of other addresses may share it.
+    by_address: OrdSet<(u32, PodNumber)>,
     identities: OrdMap<IdentityNumber, Arc<PodIdentity>>,
     numbers: OrdMap<Arc<PodIdentity>, IdentityNumber>,
     by_namespace: OrdSet<(Arc<str>, IdentityNumber)>,
     by_identity: OrdSet<(IdentityNumber, PodNumber)>,
-    last: u64,
+    last: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct IndexedPod {
-    identity: IdentityNumber,
-    pod: Arc<InventoryPod>,
+/// A pod of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexedPod<'a> {
+    number: IdentityNumber,
+    identity: &'a Arc<PodIdentity>,
+    addresses: &'a PodAddresses,
 }
 
 /// What becomes of a pod, or of an identity, from one index to another.
@@ -96,10 +99,11 @@ impl InventoryPod {
 
     /// A pod of this identity.
     pub fn of(identity: Arc<PodIdentity>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        let mut addresses: PodAddresses = addresses.into_iter().collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses.shrink_to_fit();
+        Self::at(identity, addresses.into_iter().collect())
+    }
+
+    /// A pod of this identity with these addresses.
+    pub fn at(identity: Arc<PodIdentity>, addresses: PodAddresses) -> Self {
         Self { identity, addresses }
     }
 
@@ -120,71 +124,116 @@ impl InventoryPod {
 
     /// Its addresses, both families, ordered.
     pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
+        self.addresses.as_slice()
+    }
+}
+
+impl<'a> IndexedPod<'a> {
+    /// The number of what it shares with others.
+    pub(crate) fn identity_number(self) -> IdentityNumber {
+        self.number
+    }
+
+    /// What it shares with others.
+    pub fn identity(self) -> &'a Arc<PodIdentity> {
+        self.identity
+    }
+
+    /// Its labels and the special keys.
+    pub fn labels(self) -> &'a Labels {
+        &self.identity.labels
+    }
+
+    /// The ports that its containers name.
+    pub fn ports(self) -> &'a [ContainerPort] {
+        &self.identity.ports
+    }
+
+    /// Its addresses, both families, ordered.
+    pub fn addresses(self) -> &'a [IpAddr] {
+        self.addresses.as_slice()
+    }
+
+    /// The pod without its index.
+    pub fn to_inventory_pod(self) -> InventoryPod {
+        InventoryPod {
+            identity: Arc::clone(self.identity),
+            addresses: self.addresses.clone(),
+        }
     }
 }
 
 impl PodIndex {
     /// Adds a pod.
     pub fn insert(&mut self, pod: InventoryPod) -> PodNumber {
-        self.last += 1;
-        let number = PodNumber(self.last);
+        let mut number = PodNumber(self.next_number());
+        while self.get(number).is_some() {
+            number = PodNumber(self.next_number());
+        }
         self.put(number, pod);
         number
     }
 
     /// Puts another pod in the place of one; does nothing where the two are equal.
     pub fn replace(&mut self, number: PodNumber, pod: InventoryPod) {
-        if self.pods.get(&number).is_some_and(|known| *known.pod == pod) {
+        let known = self.get(number);
+        if known.is_some_and(|known| known.addresses == &pod.addresses && *known.identity == pod.identity) {
             return;
         }
+        let before = known.map(|known| (known.number, known.addresses.clone()));
         // The identity stays known where the pod keeps it.
-        let before = self.pods.get(&number).cloned();
-        self.put(number, pod);
-        let Some(before) = before else { return };
-        let Some(now) = self.pods.get(&number) else { return };
-        let (identity, pod) = (now.identity, Arc::clone(&now.pod));
-        for address in before.pod.addresses() {
-            if !pod.addresses.contains(address) {
-                self.by_address.remove(&(*address, number));
+        let kept: Vec<u32> = pod.addresses().iter().map(digest).collect();
+        let now = self.put(number, pod);
+        let Some((identity, addresses)) = before else { return };
+        for digest in addresses.as_slice().iter().map(digest) {
+            if !kept.contains(&digest) {
+                self.by_address.remove(&(digest, number));
             }
         }
-        if identity != before.identity {
-            self.leave(before.identity, number);
+        if now != identity {
+            self.pods.remove(&(number, identity));
+            self.leave(identity, number);
         }
     }
 
     /// Removes a pod.
     pub fn remove(&mut self, number: PodNumber) {
-        let Some(IndexedPod { identity, pod }) = self.pods.remove(&number) else {
+        let Some(identity) = self.get(number).map(IndexedPod::identity_number) else {
             return;
         };
-        for address in pod.addresses() {
-            self.by_address.remove(&(*address, number));
+        let addresses = self.pods.remove(&(number, identity)).unwrap_or_default();
+        for address in addresses.as_slice() {
+            self.by_address.remove(&(digest(address), number));
         }
         self.leave(identity, number);
     }
 
-    fn put(&mut self, number: PodNumber, mut pod: InventoryPod) {
-        let identity = self.intern(&mut pod.identity);
+    fn put(&mut self, number: PodNumber, pod: InventoryPod) -> IdentityNumber {
+        let identity = self.intern(pod.identity);
         self.by_address
-            .extend(pod.addresses.iter().map(|address| (*address, number)));
+            .extend(pod.addresses.as_slice().iter().map(|address| (digest(address), number)));
         self.by_identity.insert((identity, number));
-        let pod = Arc::new(pod);
-        self.pods.insert(number, IndexedPod { identity, pod });
+        self.pods.insert((number, identity), pod.addresses);
+        identity
     }
 
-    /// The number of an identity, which becomes the one that is known already.
-    fn intern(&mut self, identity: &mut Arc<PodIdentity>) -> IdentityNumber {
-        if let Some((known, number)) = self.numbers.get_key_value(&*identity) {
-            *identity = Arc::clone(known);
+    fn next_number(&mut self) -> u32 {
+        self.last = self.last.wrapping_add(1);
+        self.last
+    }
+
+    /// The number of an identity.
+    fn intern(&mut self, identity: Arc<PodIdentity>) -> IdentityNumber {
+        if let Some(number) = self.numbers.get(&identity) {
             return *number;
         }
-        self.last += 1;
-        let number = IdentityNumber(self.last);
-        self.identities.insert(number, Arc::clone(identity));
+        let mut number = IdentityNumber(self.next_number());
+        while self.identities.contains_key(&number) {
+            number = IdentityNumber(self.next_number());
+        }
+        self.identities.insert(number, Arc::clone(&identity));
         self.by_namespace.insert((identity.namespace().into(), number));
-        self.numbers.insert(Arc::clone(identity), number);
+        self.numbers.insert(identity, number);
         number
     }
 
@@ -200,13 +249,23 @@ impl PodIndex {
     }
 
     fn numbers_of(&self, identity: IdentityNumber) -> impl Iterator<Item = PodNumber> {
-        let all = (identity, PodNumber(0))..=(identity, PodNumber(u64::MAX));
+        let all = (identity, PodNumber(0))..=(identity, PodNumber(u32::MAX));
         self.by_identity.range(all).map(|(_, pod)| *pod)
     }
 
     /// Every pod, the first that came first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<InventoryPod>> {
-        self.pods.values().map(|known| &known.pod)
+    pub fn iter(&self) -> impl Iterator<Item = IndexedPod<'_>> {
+        self.pods
+            .iter()
+            .filter_map(|((_, identity), addresses)| self.view(*identity, addresses))
+    }
+
+    fn view<'a>(&'a self, number: IdentityNumber, addresses: &'a PodAddresses) -> Option<IndexedPod<'a>> {
+        Some(IndexedPod {
+            number,
+            identity: self.identities.get(&number)?,
+            addresses,
+        })
     }
 
     /// How many pods there are.
@@ -220,34 +279,37 @@ impl PodIndex {
     }
 
     /// A pod.
-    pub fn get(&self, number: PodNumber) -> Option<&Arc<InventoryPod>> {
-        self.pods.get(&number).map(|known| &known.pod)
+    pub fn get(&self, number: PodNumber) -> Option<IndexedPod<'_>> {
+        let all = (number, IdentityNumber(0))..=(number, IdentityNumber(u32::MAX));
+        let ((_, identity), addresses) = self.pods.range(all).next()?;
+        self.view(*identity, addresses)
     }
 
     /// The pods that have an address.
-    pub fn at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<InventoryPod>> {
-        self.indexed_at(address).map(|known| &known.pod)
-    }
-
-    /// The pods that have an address, with the numbers of their identities.
-    pub(crate) fn identified_at(&self, address: IpAddr) -> impl Iterator<Item = (IdentityNumber, &Arc<InventoryPod>)> {
-        self.indexed_at(address).map(|known| (known.identity, &known.pod))
-    }
-
-    fn indexed_at(&self, address: IpAddr) -> impl Iterator<Item = &IndexedPod> {
-        let all = (address, PodNumber(0))..=(address, PodNumber(u64::MAX));
+    pub fn at(&self, address: IpAddr) -> impl Iterator<Item = IndexedPod<'_>> {
+        let digest = digest(&address);
+        let all = (digest, PodNumber(0))..=(digest, PodNumber(u32::MAX));
         let numbers = self.by_address.range(all).map(|(_, number)| number);
-        numbers.filter_map(|number| self.pods.get(number))
+        let pods = numbers.filter_map(|number| self.get(*number));
+        pods.filter(move |pod| pod.addresses().contains(&address))
     }
 
     /// The pods of an identity.
-    pub(crate) fn of_identity(&self, identity: IdentityNumber) -> impl Iterator<Item = &Arc<InventoryPod>> {
-        self.numbers_of(identity).filter_map(|number| self.get(number))
+    pub(crate) fn of_identity(&self, identity: IdentityNumber) -> impl Iterator<Item = IndexedPod<'_>> {
+        let known = self.identities.get(&identity);
+        let pods = self.numbers_of(identity);
+        pods.filter_map(move |pod| {
+            Some(IndexedPod {
+                number: identity,
+                identity: known?,
+                addresses: self.pods.get(&(pod, identity))?,
+            })
+        })
     }
 
     /// The pods that a selector matches. It takes a look at each identity of the namespace that the
     /// selector names, or of all.
-    pub fn selected<'a>(&'a self, selector: &LabelSelector) -> impl Iterator<Item = &'a Arc<InventoryPod>> {
+    pub fn selected<'a>(&'a self, selector: &LabelSelector) -> impl Iterator<Item = IndexedPod<'a>> {
         self.selected_identities(selector)
             .flat_map(|number| self.of_identity(number))
     }
@@ -266,22 +328,28 @@ impl PodIndex {
     /// The identities of a namespace.
     pub(crate) fn identities_of(&self, namespace: &str) -> impl Iterator<Item = (IdentityNumber, &Arc<PodIdentity>)> {
         let namespace: Arc<str> = namespace.into();
-        let all = (Arc::clone(&namespace), IdentityNumber(0))..=(namespace, IdentityNumber(u64::MAX));
+        let all = (Arc::clone(&namespace), IdentityNumber(0))..=(namespace, IdentityNumber(u32::MAX));
         let numbers = self.by_namespace.range(all).map(|(_, number)| *number);
         numbers.filter_map(|number| Some((number, self.identities.get(&number)?)))
     }
 
-    /// The pods that differ in `now`. It takes a look at what the two do not share.
-    pub(crate) fn changes<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = IndexChange<ChangedPod<'a>>> {
-        let of = |known: &'a IndexedPod| ChangedPod {
-            identity: known.identity,
-            pod: &known.pod,
-        };
+    /// The pods that differ in `now`: one of another identity has gone and come. It takes a look at
+    /// what the two do not share.
+    pub(crate) fn changes<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = IndexChange<IndexedPod<'a>>> {
         let changes = self.pods.diff(&now.pods).map(IndexChange::of);
-        changes.map(move |(_, IndexChange { before, now })| IndexChange {
-            before: before.map(of),
-            now: now.map(of),
-        })
+        let moved = changes.map(move |((_, identity), change)| IndexChange {
+            before: change.before.and_then(|addresses| self.view(*identity, addresses)),
+            now: change.now.and_then(|addresses| now.view(*identity, addresses)),
+        });
+        // Where `now` was not made of `self`, pods and identities may have others' numbers.
+        let renumbered = self
+            .identity_changes(now)
+            .filter(|(_, change)| change.before.is_some() && change.now.is_some());
+        let renumbered = renumbered.flat_map(move |(number, _)| {
+            let before = self.of_identity(number).map(|pod| (Some(pod), None));
+            before.chain(now.of_identity(number).map(|pod| (None, Some(pod))))
+        });
+        moved.chain(renumbered.map(|(before, now)| IndexChange { before, now }))
     }
 
     /// The identities that differ in `now`. One may have another's number, where `now` was not made
@@ -297,6 +365,20 @@ impl PodIndex {
     }
 }
 
+/// What an address is found by. Of IPv4 no two share one.
+fn digest(address: &IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(address) => address.to_bits(),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            let words = (0..4).map(|word| (bits >> (32 * word)) as u32);
+            words.fold(0, |digest: u32, word| {
+                (digest.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b1)
+            })
+        }
+    }
+}
+
 impl FromIterator<InventoryPod> for PodIndex {
     fn from_iter<I: IntoIterator<Item = InventoryPod>>(pods: I) -> Self {
         let mut index = Self::default();
@@ -305,13 +387,6 @@ impl FromIterator<InventoryPod> for PodIndex {
         }
         index
     }
-}
-
-/// A pod of one index that another does not have.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ChangedPod<'a> {
-    pub(crate) identity: IdentityNumber,
-    pub(crate) pod: &'a Arc<InventoryPod>,
 }
 
 impl<'a, V> IndexChange<&'a V> {

@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use api::ReportRow;
 use cluster::index::Cluster;
+use cluster::slim::{PodTemplate, SlimNamespace, SlimPod};
 use cluster::{Object, ObjectChange, ObjectSource, ReadReport, ReportState, Update};
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodIP, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use names::Pattern;
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
@@ -50,14 +49,11 @@ impl SandboxSource {
         policies: Policies,
     ) -> Self {
         let mut changes = vec![
-            ObjectChange::Apply(Object::Namespace(Box::new(Namespace {
-                metadata: ObjectMeta {
-                    name: Some(NAMESPACE.to_owned()),
-                    ..ObjectMeta::default()
-                },
-                ..Namespace::default()
+            ObjectChange::Apply(Object::Namespace(Arc::new(SlimNamespace {
+                name: NAMESPACE.into(),
+                labels: BTreeMap::new(),
             }))),
-            ObjectChange::Apply(Object::Pod(Box::new(pod(addresses, labels)))),
+            ObjectChange::Apply(Object::Pod(Arc::new(pod(addresses, labels)))),
             ObjectChange::Apply(Object::Policy(Box::new(command_line_policy(allow)))),
         ];
         let read = policies.policies.into_iter();
@@ -225,22 +221,19 @@ fn command_line_policy(allow: &[Pattern]) -> Policy {
     }
 }
 
-fn pod(addresses: impl Iterator<Item = IpAddr>, labels: BTreeMap<String, String>) -> Pod {
-    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
-    Pod {
-        metadata: ObjectMeta {
-            name: Some(POD.to_owned()),
-            namespace: Some(NAMESPACE.to_owned()),
-            labels: Some(labels),
-            ..ObjectMeta::default()
-        },
-        status: Some(PodStatus {
-            pod_ip: addresses.first().cloned(),
-            pod_ips: Some(addresses.into_iter().map(|ip| PodIP { ip }).collect()),
-            phase: Some("Running".to_owned()),
-            ..PodStatus::default()
+fn pod(addresses: impl Iterator<Item = IpAddr>, labels: BTreeMap<String, String>) -> SlimPod {
+    SlimPod {
+        name: POD.into(),
+        template: Arc::new(PodTemplate {
+            namespace: NAMESPACE.into(),
+            labels,
+            service_account: "default".into(),
+            ports: Box::default(),
+            on_host: false,
         }),
-        ..Pod::default()
+        node: None,
+        addresses: addresses.collect(),
+        being_deleted: false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use names::Name;
-use policy::inventory::{Inventory, InventoryPod};
+use policy::inventory::{IndexedPod, Inventory};
 use policy::{Endpoint, EndpointId, Protocol, endpoint};
 
 /// What is asked.
@@ -77,7 +77,7 @@ impl Sender {
 /// The Pod that has an address: one of `pods`, or one of which only the inventory knows.
 pub(super) fn endpoint_at(address: IpAddr, pods: &[Endpoint], inventory: &Inventory) -> Option<Endpoint> {
     let known = pods.iter().find(|pod| pod.addresses.contains(&address));
-    let of_inventory = |pod: &InventoryPod| Endpoint {
+    let of_inventory = |pod: IndexedPod<'_>| Endpoint {
         id: EndpointId {
             namespace: pod.labels().get(endpoint::keys::NAMESPACE).cloned().unwrap_or_default(),
             // An inventory has no names.
@@ -89,7 +89,7 @@ pub(super) fn endpoint_at(address: IpAddr, pods: &[Endpoint], inventory: &Invent
     };
     known
         .cloned()
-        .or_else(|| inventory.pods.at(address).next().map(|pod| of_inventory(pod)))
+        .or_else(|| inventory.pods.at(address).next().map(of_inventory))
 }
 
 impl ExplainSource {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use policy::{Diagnostic, Severity};
 
-use crate::object::ObjectKey;
+use crate::object::{ObjectKey, ObjectName};
 use crate::report::{ReadReport, ReportState};
 
 use super::super::reading::ParsedFile;
@@ -157,12 +157,9 @@ fn shortened(catalogue: &Catalogue, looks: &BTreeMap<PathBuf, FileLook>) -> Vec<
             return !rest.trim().is_empty();
         }
         let reading = catalogue.read(path, content, &mut |_, _, _| ());
-        let held: Vec<Option<&ObjectKey>> = held
-            .documents
-            .iter()
-            .map(|document| document.key().map(AsRef::as_ref))
-            .collect();
-        let left: Vec<Option<&ObjectKey>> = reading.objects.iter().map(|object| object.key.as_ref()).collect();
+        let held: Vec<Option<ObjectName<'_>>> = held.documents.iter().map(HeldDocument::name).collect();
+        let left = reading.objects.iter().map(|object| object.key.as_ref());
+        let left: Vec<Option<ObjectName<'_>>> = left.map(|key| key.map(ObjectKey::name)).collect();
         reading.faults.is_empty() && !left.is_empty() && left.len() < held.len() && held.starts_with(&left)
     };
     let shortened = looks.iter().filter(is_shortened);
@@ -180,8 +177,8 @@ fn vanished(catalogue: &Catalogue, looks: &BTreeMap<PathBuf, FileLook>) -> Vec<P
     // What is defined elsewhere was moved.
     let elsewhere = policies_of(catalogue, looks);
     let lost = gone.iter().flat_map(|(_, file)| &file.documents);
-    let lost = lost.filter_map(HeldDocument::policy_key);
-    let lost = lost.filter(|key| !elsewhere.contains(&***key)).count();
+    let lost = lost.filter_map(HeldDocument::policy_name);
+    let lost = lost.filter(|name| !elsewhere.contains(&name.to_key())).count();
     let is_heap = lost >= HEAP && lost * 2 > catalogue.table.policies();
     match lost > 0 && (looks.is_empty() || is_heap) {
         true => gone.into_iter().map(|(path, _)| path.clone()).collect(),
@@ -201,8 +198,8 @@ fn policies_of(catalogue: &Catalogue, looks: &BTreeMap<PathBuf, FileLook>) -> BT
                 policies.extend(keys.filter(|key| matches!(key, ObjectKey::Policy(_))));
             }
             (Some(held), _) => {
-                let keys = held.documents.iter().filter_map(HeldDocument::policy_key);
-                policies.extend(keys.map(|key| (**key).clone()));
+                let names = held.documents.iter().filter_map(HeldDocument::policy_name);
+                policies.extend(names.map(ObjectName::to_key));
             }
             (None, _) => {}
         }

@@ -1,17 +1,16 @@
-//! What is kept of a file between two looks: of what is no policy neither text nor object.
+//! What is kept of a file between two looks: of what is no policy no text, and objects that the
+//! index shares.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use policy::Diagnostic;
 use policy::validate::StandIn;
-use policy::{Diagnostic, Policy};
-use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 
 use crate::file_stamp::FileStamp;
-use crate::object::{Object, ObjectKey};
+use crate::object::{Object, ObjectKey, ObjectName};
 use crate::reading::{ParsedDocument, ParsedFile};
 use crate::report::{ReadReport, ReportState};
 
@@ -45,36 +44,35 @@ pub(super) struct HeldFile {
     /// The labels of objects that Namegate has no use for.
     pub(super) foreign: Vec<String>,
     /// Objects that stay in force because the file cannot be told, in order.
-    pub(super) kept: Vec<Arc<ObjectKey>>,
+    pub(super) kept: Vec<ObjectKey>,
     pub(super) reports: Vec<ReadReport>,
 }
 
 /// What is kept of a document.
 #[derive(Debug)]
-pub(super) struct HeldDocument {
+pub(super) enum HeldDocument {
+    /// An object that is accepted, is no policy, and of which nothing is to be said.
+    Plain(Object),
+    Other(Box<DocumentDetails>),
+}
+
+#[derive(Debug)]
+pub(super) struct DocumentDetails {
     pub(super) name: DocumentName,
-    pub(super) digest: u64,
-    /// Whether it is a Pod of the agent's node, which people are told the file of.
-    pub(super) is_local_pod: bool,
-    /// `None` for an object that is accepted, is no policy, and of which nothing is to be said.
-    pub(super) details: Option<Box<DocumentDetails>>,
+    /// As written, when no earlier version is known.
+    pub(super) state: ReportState,
+    /// The object, unless it is refused.
+    pub(super) object: Option<Object>,
+    pub(super) stand_in: StandIn,
+    pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 /// What a document is called.
 #[derive(Debug)]
 pub(super) enum DocumentName {
-    Key(Arc<ObjectKey>),
+    Key(ObjectKey),
     /// Of a kind that is refused as such.
     Label(Box<str>),
-}
-
-#[derive(Debug)]
-pub(super) struct DocumentDetails {
-    /// As written, when no earlier version is known.
-    pub(super) state: ReportState,
-    pub(super) policy: Option<Policy>,
-    pub(super) stand_in: StandIn,
-    pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 impl ContentId {
@@ -91,22 +89,11 @@ impl ContentId {
 }
 
 impl HeldFile {
-    /// What is kept of a file. `node` is the agent's; `key` gives the one copy of a key.
-    pub(super) fn new(
-        path: FileRef,
-        content: FileContent,
-        stamp: Option<FileStamp>,
-        parsed: &mut ParsedFile,
-        node: &str,
-        mut key: impl FnMut(&ObjectKey) -> Arc<ObjectKey>,
-    ) -> Self {
-        let documents: Vec<HeldDocument> = parsed
-            .objects
-            .iter_mut()
-            .map(|parsed| HeldDocument::new(parsed, node, &mut key))
-            .collect();
+    /// What is kept of a file.
+    pub(super) fn new(path: FileRef, content: FileContent, stamp: Option<FileStamp>, parsed: &mut ParsedFile) -> Self {
+        let documents: Vec<HeldDocument> = parsed.objects.iter_mut().map(HeldDocument::new).collect();
         let id = ContentId::of(&content);
-        let holds_policies = documents.iter().any(|document| document.policy_key().is_some());
+        let holds_policies = documents.iter().any(|document| document.policy_name().is_some());
         Self {
             path,
             stamp,
@@ -120,71 +107,72 @@ impl HeldFile {
         }
     }
 
-    /// The place of the first document that defines an object.
-    pub(super) fn place_of(&self, key: &Arc<ObjectKey>) -> Option<usize> {
+    /// The place of the first document that defines an object. It looks at each.
+    pub(super) fn place_of(&self, name: ObjectName<'_>) -> Option<usize> {
         let mut documents = self.documents.iter();
-        documents.position(|document| document.key().is_some_and(|other| Arc::ptr_eq(other, key)))
+        documents.position(|document| document.name() == Some(name))
     }
 
     /// The objects that it defines, and those that it keeps.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<ObjectKey>> {
-        self.documents.iter().filter_map(HeldDocument::key).chain(&self.kept)
+    pub(super) fn names(&self) -> impl Iterator<Item = ObjectName<'_>> {
+        let defined = self.documents.iter().filter_map(HeldDocument::name);
+        defined.chain(self.kept.iter().map(ObjectKey::name))
     }
 }
 
 impl HeldDocument {
-    fn new(parsed: &mut ParsedDocument, node: &str, key: &mut impl FnMut(&ObjectKey) -> Arc<ObjectKey>) -> Self {
+    fn new(parsed: &mut ParsedDocument) -> Self {
         let state = parsed.state();
-        let policy = match &parsed.object {
-            Some(Object::Policy(policy)) => Some((**policy).clone()),
-            _ => None,
-        };
-        let is_local_pod = match &parsed.object {
-            Some(Object::Pod(pod)) => is_on(pod, node),
-            _ => false,
-        };
-        let is_plain = state == ReportState::Accepted && policy.is_none() && parsed.diagnostics.is_empty();
-        let details = DocumentDetails {
-            state,
-            policy,
-            stand_in: std::mem::take(&mut parsed.stand_in),
-            diagnostics: std::mem::take(&mut parsed.diagnostics),
-        };
-        Self {
+        let is_plain = state == ReportState::Accepted && parsed.diagnostics.is_empty();
+        match &parsed.object {
+            None | Some(Object::Policy(_)) => {}
+            Some(object) if is_plain => return Self::Plain(object.clone()),
+            Some(_) => {}
+        }
+        Self::Other(Box::new(DocumentDetails {
             name: match &parsed.key {
-                Some(known) => DocumentName::Key(key(known)),
+                Some(key) => DocumentName::Key(key.clone()),
                 None => DocumentName::Label(parsed.label.as_str().into()),
             },
-            digest: digest(&parsed.source),
-            is_local_pod,
-            details: (!is_plain).then(|| Box::new(details)),
-        }
+            state,
+            object: parsed.object.clone(),
+            stand_in: std::mem::take(&mut parsed.stand_in),
+            diagnostics: std::mem::take(&mut parsed.diagnostics),
+        }))
     }
 
-    pub(super) fn key(&self) -> Option<&Arc<ObjectKey>> {
-        match &self.name {
-            DocumentName::Key(key) => Some(key),
-            DocumentName::Label(_) => None,
+    /// Which object it is; `None` for a kind that is refused as such.
+    pub(super) fn name(&self) -> Option<ObjectName<'_>> {
+        match self {
+            Self::Plain(object) => Some(object.name()),
+            Self::Other(details) => match &details.name {
+                DocumentName::Key(key) => Some(key.name()),
+                DocumentName::Label(_) => None,
+            },
         }
     }
 
     /// Which policy it is.
-    pub(super) fn policy_key(&self) -> Option<&Arc<ObjectKey>> {
-        self.key().filter(|key| matches!(***key, ObjectKey::Policy(_)))
+    pub(super) fn policy_name(&self) -> Option<ObjectName<'_>> {
+        self.name().filter(|name| name.kind.is_policy())
     }
 
     pub(super) fn label(&self) -> String {
-        match &self.name {
-            DocumentName::Key(key) => key.to_string(),
-            DocumentName::Label(label) => label.to_string(),
+        match self {
+            Self::Plain(object) => object.key().to_string(),
+            Self::Other(details) => match &details.name {
+                DocumentName::Key(key) => key.to_string(),
+                DocumentName::Label(label) => label.to_string(),
+            },
         }
     }
 
     /// As written, when no earlier version is known.
     pub(super) fn state(&self) -> ReportState {
-        self.details
-            .as_ref()
-            .map_or(ReportState::Accepted, |details| details.state)
+        match self {
+            Self::Plain(_) => ReportState::Accepted,
+            Self::Other(details) => details.state,
+        }
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -192,24 +180,30 @@ impl HeldDocument {
     }
 
     pub(super) fn diagnostics(&self) -> &[Diagnostic] {
-        let details = self.details.as_ref();
-        details.map_or(&[][..], |details| details.diagnostics.as_slice())
+        match self {
+            Self::Plain(_) => &[],
+            Self::Other(details) => &details.diagnostics,
+        }
     }
 
-    pub(super) fn policy(&self) -> Option<&Policy> {
-        self.details.as_ref()?.policy.as_ref()
+    /// The object, unless it is refused.
+    pub(super) fn object(&self) -> Option<&Object> {
+        match self {
+            Self::Plain(object) => Some(object),
+            Self::Other(details) => details.object.as_ref(),
+        }
     }
-}
 
-/// A Pod without a node is on every one.
-fn is_on(pod: &Pod, node: &str) -> bool {
-    let named = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    named.is_none_or(|named| named.is_empty() || named == node)
-}
+    /// Of a policy that is refused: what stands in for it while no earlier version is known.
+    pub(super) fn stand_in(&self) -> Option<&StandIn> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Other(details) => Some(&details.stand_in),
+        }
+    }
 
-/// Tells one version of an object from another.
-pub(super) fn digest(source: &str) -> u64 {
-    let mut hasher = SipHasher13::new();
-    source.hash(&mut hasher);
-    hasher.finish()
+    /// Whether it is a Pod of this node, which people are told the file of.
+    pub(super) fn is_pod_of(&self, node: &str) -> bool {
+        matches!(self.object(), Some(Object::Pod(pod)) if pod.is_on(node))
+    }
 }

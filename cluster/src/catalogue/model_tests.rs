@@ -81,8 +81,8 @@ fn apply(state: &mut BTreeMap<String, u8>, update: Option<Update>) {
     for change in update.into_iter().flat_map(|update| update.changes) {
         match change {
             ObjectChange::Apply(Object::Pod(pod)) => {
-                let version = pod.metadata.labels.unwrap()["v"].parse().unwrap();
-                state.insert(pod.metadata.name.unwrap(), version);
+                let version = pod.template.labels["v"].parse().unwrap();
+                state.insert(pod.name.to_string(), version);
             }
             ObjectChange::Delete(ObjectKey::Pod(_, name)) => drop(state.remove(&name)),
             other => panic!("{other:?}"),
@@ -134,8 +134,8 @@ proptest! {
             prop_assert_eq!(&told, &expected, "{:?}", files);
             prop_assert_eq!(catalogue.len(), expected.len());
             // All that was saved is what is in force.
-            let saved = catalogue.saves.documents().map(|(file, document)| {
-                let document: serde_json::Value = serde_json::from_str(document).unwrap();
+            let saved = catalogue.saves.kept().map(|(file, kept)| {
+                let document = serde_json::to_value(kept).unwrap();
                 let version = document["metadata"]["labels"]["v"].as_str().unwrap().parse().unwrap();
                 let name = document["metadata"]["name"].as_str().unwrap().to_owned();
                 (name, (file.display().to_string(), version))

@@ -2,22 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::reading;
+use crate::kept_object::KeptObject;
 
 /// The good versions of the objects of some files.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct SavedObjects {
     /// Of a file that holds none any more, nothing.
     pub(crate) files: BTreeMap<PathBuf, Vec<SavedVersion>>,
 }
 
 /// The good version of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum SavedVersion {
-    /// The document, as JSON.
-    Document(Arc<str>),
+    /// The version.
+    Kept(KeptObject),
     /// The one that was saved before, of the object with this label.
     AsBefore(String),
 }
@@ -48,14 +47,14 @@ impl SavedObjects {
         self.files.extend(newer.files);
     }
 
-    /// The documents, with the files that they stand in.
-    pub(crate) fn documents(&self) -> impl Iterator<Item = (&PathBuf, &Arc<str>)> {
+    /// The versions, with the files that they stand in.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&PathBuf, &KeptObject)> {
         let versions = self
             .files
             .iter()
             .flat_map(|(file, versions)| versions.iter().map(move |it| (file, it)));
         versions.filter_map(|(file, version)| match version {
-            SavedVersion::Document(document) => Some((file, document)),
+            SavedVersion::Kept(kept) => Some((file, kept)),
             SavedVersion::AsBefore(_) => None,
         })
     }
@@ -64,7 +63,7 @@ impl SavedObjects {
 impl SavedVersion {
     fn label(&self) -> Option<String> {
         match self {
-            SavedVersion::Document(document) => reading::label_of(document),
+            SavedVersion::Kept(kept) => kept.label(),
             SavedVersion::AsBefore(label) => Some(label.clone()),
         }
     }

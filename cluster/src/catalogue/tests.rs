@@ -26,8 +26,8 @@ fn words(update: Update) -> (String, String) {
     let changes = update.changes.iter().map(|change| match change {
         ObjectChange::Apply(Object::Pod(pod)) => format!(
             "+{}={}",
-            pod.metadata.name.as_deref().unwrap(),
-            pod.metadata.labels.as_ref().map_or("", |labels| &labels["v"])
+            pod.name,
+            pod.template.labels.get("v").map_or("", String::as_str)
         ),
         ObjectChange::Apply(Object::Policy(policy)) => {
             let open = policy.specs.iter().any(|spec| spec.rules().next().is_some());
@@ -243,9 +243,9 @@ fn saving() -> Catalogue {
 
 /// What was saved until now.
 fn saved(catalogue: &Catalogue) -> Vec<LastGood> {
-    let saved = catalogue.saves.documents().map(|(file, document)| LastGood {
+    let saved = catalogue.saves.kept().map(|(file, kept)| LastGood {
         file: file.clone(),
-        document: Arc::clone(document),
+        document: serde_json::to_string(kept).unwrap().into(),
     });
     saved.collect()
 }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
 use policy::AddressZone;
 use policy::address::ZoneMap;
 use policy::inventory::PodIndex;
+
+use crate::slim::SlimNode;
 
 use super::pods::MovedAddresses;
 
@@ -32,7 +33,7 @@ struct Strays {
 
 impl ClusterNetworks {
     /// Takes in what one node had and has.
-    pub(super) fn change_node(&mut self, before: Option<&Node>, now: Option<&Node>) {
+    pub(super) fn change_node(&mut self, before: Option<&SlimNode>, now: Option<&SlimNode>) {
         let (before, now) = (before.map(node_networks), now.map(node_networks));
         if before == now {
             return;
@@ -103,19 +104,7 @@ fn is_stray(by_nodes: &ZoneMap, address: IpAddr) -> bool {
     by_nodes.of(address) == AddressZone::World
 }
 
-pub(super) fn node_networks(node: &Node) -> Vec<IpNet> {
-    let addresses = node_addresses(node).map(IpNet::from);
-    pod_ranges(node).into_iter().chain(addresses).collect()
-}
-
-/// Where the pods of a node get their addresses from. The first range stands in the object twice.
-pub(super) fn pod_ranges(node: &Node) -> BTreeSet<IpNet> {
-    let spec = node.spec.iter();
-    let ranges = spec.flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
-    ranges.filter_map(|cidr| cidr.parse().ok()).collect()
-}
-
-pub(super) fn node_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
-    let status = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    status.filter_map(|address| address.address.parse().ok())
+fn node_networks(node: &SlimNode) -> Vec<IpNet> {
+    let addresses = node.addresses.iter().copied().map(IpNet::from);
+    node.pod_ranges.iter().copied().chain(addresses).collect()
 }

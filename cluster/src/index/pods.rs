@@ -1,21 +1,20 @@
-//! The Pods, of which thousands may be known.
+//! The Pods, of which hundreds of thousands may be known.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::core::v1::Pod;
-use policy::inventory::{ContainerPort, InventoryPod, PodIdentity, PodIndex, PodNumber};
+use policy::inventory::{IndexedPod, InventoryPod, PodIndex, PodNumber};
 use policy::labels::Labels;
-use policy::{Endpoint, EndpointId, Protocol, endpoint};
+use policy::{Endpoint, EndpointId};
 use smallvec::SmallVec;
 
-use super::name_of;
+use crate::slim::SlimPod;
 
-/// What the API server puts where a Pod names no service account.
-const DEFAULT_SERVICE_ACCOUNT: &str = "default";
-/// Cilium's name for a cluster that was given none.
-const CLUSTER_NAME: &str = "default";
+use super::identities::Identities;
 
 /// Addresses that a change has given to a pod or taken from it.
 pub(super) type MovedAddresses = SmallVec<[IpAddr; 4]>;
@@ -26,37 +25,26 @@ pub(super) type MovedAddresses = SmallVec<[IpAddr; 4]>;
 pub(super) struct KnownPods {
     /// The node whose Pods are local.
     node: Arc<str>,
-    pods: BTreeMap<PodKey, KnownPod>,
-    local: BTreeSet<PodKey>,
-    /// The names of namespaces and nodes, each once.
-    names: HashSet<Arc<str>>,
+    pods: BTreeMap<NamedPod, PodPlace>,
+    local: BTreeSet<NamedPod>,
+    identities: Identities,
     /// Made when somebody asks.
     endpoints: OnceLock<Arc<[Endpoint]>>,
 }
 
-/// Namespace and name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct PodKey(Arc<str>, Box<str>);
-
-/// What is kept of a Pod: of ten thousand, objects would take a hundred megabytes.
-#[derive(Debug)]
-struct KnownPod {
-    /// `spec.nodeName`.
-    node: Option<Arc<str>>,
-    being_deleted: bool,
-    place: PodPlace,
-}
+/// A Pod, found by its namespace and name.
+#[derive(Debug, Clone)]
+struct NamedPod(Arc<SlimPod>);
 
 /// Where a Pod's addresses are.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum PodPlace {
     /// On the host's network: they are the node's.
     Host,
     /// In the index.
     Index(PodNumber),
-    /// It has none, yet or any more. One that has ended may stand with those that belong to
-    /// another now.
-    Nowhere(Box<InventoryPod>),
+    /// It has none, yet or any more.
+    Nowhere,
 }
 
 impl KnownPods {
@@ -68,67 +56,48 @@ impl KnownPods {
     }
 
     /// Takes in a Pod, whose namespace has these labels.
-    pub(super) fn apply(
-        &mut self,
-        namespace: String,
-        pod: &Pod,
-        of_namespace: &Labels,
-        index: &mut PodIndex,
-    ) -> MovedAddresses {
-        let identity = PodIdentity {
-            labels: labels(&namespace, pod, of_namespace),
-            ports: named_ports(pod),
-        };
-        let key = PodKey(self.name(&namespace), name_of(&pod.metadata.name).into());
+    pub(super) fn apply(&mut self, pod: Arc<SlimPod>, of_namespace: &Labels, index: &mut PodIndex) -> MovedAddresses {
+        let key = NamedPod(pod);
         let before = self.pods.remove(&key);
-        let known = before.as_ref().and_then(|before| before.place.number());
+        let known = before.and_then(PodPlace::number);
         let mut moved = addresses_in(index, known);
-        let has_ended = has_ended(pod);
-        let now = InventoryPod::of(Arc::new(identity), addresses(pod));
+        let pod = &key.0;
+        let mut in_index = || InventoryPod::at(self.identities.of(&pod.template, of_namespace), pod.addresses.clone());
         let place = match known {
-            _ if is_on_host(pod) => PodPlace::Host,
-            _ if has_ended || now.addresses().is_empty() => PodPlace::Nowhere(Box::new(now)),
+            _ if pod.template.on_host => PodPlace::Host,
+            _ if pod.addresses.as_slice().is_empty() => PodPlace::Nowhere,
             Some(number) => {
-                index.replace(number, now);
+                index.replace(number, in_index());
                 PodPlace::Index(number)
             }
-            None => PodPlace::Index(index.insert(now)),
+            None => PodPlace::Index(index.insert(in_index())),
         };
         let number = place.number();
         if let (Some(gone), None) = (known, number) {
             index.remove(gone);
         }
         moved.extend(addresses_in(index, number));
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let node = node.filter(|node| !node.is_empty()).map(|node| self.name(node));
-        let known = KnownPod {
-            being_deleted: pod.metadata.deletion_timestamp.is_some(),
-            node,
-            place,
-        };
-        let was_local = self.local.contains(&key);
-        let is_local = known.is_on(&self.node);
+        let was_local = self.local.remove(&key);
+        let is_local = pod.is_on(&self.node);
         if was_local || is_local {
             self.endpoints.take();
         }
-        match is_local {
-            true if !was_local => drop(self.local.insert(key.clone())),
-            false if was_local => drop(self.local.remove(&key)),
-            _ => {}
+        if is_local {
+            self.local.insert(key.clone());
         }
-        self.pods.insert(key, known);
+        self.pods.insert(key, place);
         moved
     }
 
     pub(super) fn delete(&mut self, namespace: &str, name: &str, index: &mut PodIndex) -> MovedAddresses {
-        let key = PodKey(namespace.into(), name.into());
-        let Some(gone) = self.pods.remove(&key) else {
+        let key: &dyn NamespacedName = &(namespace, name);
+        let Some(gone) = self.pods.remove(key) else {
             return MovedAddresses::new();
         };
-        if self.local.remove(&key) {
+        if self.local.remove(key) {
             self.endpoints.take();
         }
-        let number = gone.place.number();
+        let number = gone.number();
         let moved = addresses_in(index, number);
         if let Some(number) = number {
             index.remove(number);
@@ -138,36 +107,16 @@ impl KnownPods {
 
     /// Takes in the labels of a namespace, which are part of its pods'.
     pub(super) fn relabel(&mut self, namespace: &str, of_namespace: &Labels, index: &mut PodIndex) {
-        let first = PodKey(namespace.into(), "".into());
-        // Pods that agreed do so again.
-        let mut relabelled: BTreeMap<Arc<PodIdentity>, Arc<PodIdentity>> = BTreeMap::new();
-        let mut anew = |pod: &InventoryPod| {
-            let before = pod.identity();
-            let identity = relabelled.entry(Arc::clone(before)).or_insert_with(|| {
-                let account = before
-                    .labels
-                    .get(endpoint::keys::SERVICE_ACCOUNT)
-                    .map_or(DEFAULT_SERVICE_ACCOUNT, String::as_str);
-                Arc::new(PodIdentity {
-                    // The special labels among its own are made anew.
-                    labels: endpoint::labels(&before.labels, namespace, of_namespace, account, CLUSTER_NAME),
-                    ports: before.ports.clone(),
-                })
-            });
-            InventoryPod::of(Arc::clone(identity), pod.addresses().iter().copied())
-        };
-        let pods = self.pods.range_mut(first..);
-        for (key, known) in pods.take_while(|(key, _)| &*key.0 == namespace) {
-            match &mut known.place {
-                PodPlace::Host => continue,
-                PodPlace::Nowhere(pod) => **pod = anew(pod),
-                PodPlace::Index(number) => {
-                    if let Some(now) = index.get(*number).map(|pod| anew(pod)) {
-                        index.replace(*number, now);
-                    }
-                }
-            }
-            if self.local.contains(key) {
+        self.identities.relabel(namespace);
+        let first: &dyn NamespacedName = &(namespace, "");
+        let pods = self
+            .pods
+            .range::<dyn NamespacedName, _>((Bound::Included(first), Bound::Unbounded));
+        for (NamedPod(pod), place) in pods.take_while(|(NamedPod(pod), _)| &**pod.namespace() == namespace) {
+            let Some(number) = place.number() else { continue };
+            let identity = self.identities.of(&pod.template, of_namespace);
+            index.replace(number, InventoryPod::at(identity, pod.addresses.clone()));
+            if pod.is_on(&self.node) {
                 self.endpoints.take();
             }
         }
@@ -176,11 +125,11 @@ impl KnownPods {
     /// See [`Cluster::endpoints`](super::Cluster::endpoints).
     pub(super) fn endpoints(&self, index: &PodIndex) -> Arc<[Endpoint]> {
         let endpoints = self.endpoints.get_or_init(|| {
-            let to_stay = self.local(index).filter(|(_, known, _)| !known.being_deleted);
-            let taken: BTreeSet<IpAddr> = to_stay.flat_map(|(.., pod)| pod.addresses()).copied().collect();
-            let endpoints = self.local(index).map(|(key, known, pod)| {
+            let to_stay = self.local(index).filter(|(NamedPod(pod), _)| !pod.being_deleted);
+            let taken: BTreeSet<IpAddr> = to_stay.flat_map(|(_, pod)| pod.addresses()).copied().collect();
+            let endpoints = self.local(index).map(|(key, pod)| {
                 let mut endpoint = key.endpoint(pod);
-                if known.being_deleted {
+                if key.0.being_deleted {
                     endpoint.addresses.retain(|address| !taken.contains(address));
                 }
                 endpoint
@@ -190,61 +139,55 @@ impl KnownPods {
         Arc::clone(endpoints)
     }
 
-    fn local<'a>(&'a self, index: &'a PodIndex) -> impl Iterator<Item = (&'a PodKey, &'a KnownPod, &'a InventoryPod)> {
+    fn local<'a>(&'a self, index: &'a PodIndex) -> impl Iterator<Item = (&'a NamedPod, IndexedPod<'a>)> {
         self.local.iter().filter_map(|key| {
-            let known = self.pods.get(key)?;
-            let pod = index.get(known.place.number()?)?;
-            Some((key, known, &**pod))
+            let place = self.pods.get(key)?;
+            Some((key, index.get(place.number()?)?))
         })
     }
 
     /// A workload of any node, with the node that it names.
     pub(super) fn endpoint(&self, id: &EndpointId, index: &PodIndex) -> Option<(Endpoint, Option<String>)> {
-        let key = PodKey(id.namespace.as_str().into(), id.name.as_str().into());
-        let known = self.pods.get(&key)?;
-        let pod = index.get(known.place.number()?)?;
-        Some((key.endpoint(pod), known.node.as_deref().map(str::to_owned)))
+        let key: &dyn NamespacedName = &(id.namespace.as_str(), id.name.as_str());
+        let (key, place) = self.pods.get_key_value(key)?;
+        let pod = index.get(place.number()?)?;
+        Some((key.endpoint(pod), key.0.node.as_deref().map(str::to_owned)))
     }
 
     /// Every address of a local Pod.
     pub(super) fn local_addresses<'a>(&'a self, index: &'a PodIndex) -> impl Iterator<Item = IpAddr> + 'a {
-        self.local(index).flat_map(|(.., pod)| pod.addresses()).copied()
+        self.local(index).flat_map(|(_, pod)| pod.addresses()).copied()
     }
 
     /// Every Pod, as `namespace/name`.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         self.pods
             .keys()
-            .map(|PodKey(namespace, name)| format!("{namespace}/{name}"))
+            .map(|NamedPod(pod)| format!("{}/{}", pod.namespace(), pod.name))
     }
 
-    /// Every Pod that is not on the host's network, with addresses or without.
-    pub(super) fn inventory(&self, index: &PodIndex) -> PodIndex {
-        let known = self.pods.values().filter_map(|known| match &known.place {
+    /// Every Pod that is not on the host's network, with addresses or without, in namespaces with
+    /// these labels.
+    pub(super) fn inventory<'a>(&self, index: &PodIndex, labels_of: impl Fn(&str) -> &'a Labels) -> PodIndex {
+        let mut identities = Identities::default();
+        let known = self.pods.iter().filter_map(|(NamedPod(pod), place)| match place {
             PodPlace::Host => None,
-            PodPlace::Index(number) => index.get(*number).map(|pod| InventoryPod::clone(pod)),
-            PodPlace::Nowhere(pod) => Some(InventoryPod::clone(pod)),
+            PodPlace::Index(number) => index.get(*number).map(IndexedPod::to_inventory_pod),
+            PodPlace::Nowhere => {
+                let identity = identities.of(&pod.template, labels_of(pod.namespace()));
+                Some(InventoryPod::at(identity, pod.addresses.clone()))
+            }
         });
         known.collect()
     }
-
-    /// A name that is kept once.
-    fn name(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return Arc::clone(known);
-        }
-        let name: Arc<str> = name.into();
-        self.names.insert(Arc::clone(&name));
-        name
-    }
 }
 
-impl PodKey {
-    fn endpoint(&self, pod: &InventoryPod) -> Endpoint {
+impl NamedPod {
+    fn endpoint(&self, pod: IndexedPod<'_>) -> Endpoint {
         Endpoint {
             id: EndpointId {
-                namespace: self.0.as_ref().to_owned(),
-                name: self.1.as_ref().to_owned(),
+                namespace: self.0.namespace().to_string(),
+                name: self.0.name.to_string(),
             },
             labels: pod.labels().clone(),
             addresses: pod.addresses().iter().copied().collect(),
@@ -253,18 +196,11 @@ impl PodKey {
     }
 }
 
-impl KnownPod {
-    /// A Pod without a node is local.
-    fn is_on(&self, node: &str) -> bool {
-        self.node.as_deref().is_none_or(|name| name == node)
-    }
-}
-
 impl PodPlace {
-    fn number(&self) -> Option<PodNumber> {
+    fn number(self) -> Option<PodNumber> {
         match self {
-            PodPlace::Index(number) => Some(*number),
-            PodPlace::Host | PodPlace::Nowhere(_) => None,
+            PodPlace::Index(number) => Some(number),
+            PodPlace::Host | PodPlace::Nowhere => None,
         }
     }
 }
@@ -274,53 +210,65 @@ fn addresses_in(index: &PodIndex, pod: Option<PodNumber>) -> MovedAddresses {
     pod.map_or_else(MovedAddresses::new, |pod| pod.addresses().iter().copied().collect())
 }
 
-/// The labels that selectors see.
-fn labels(namespace: &str, pod: &Pod, of_namespace: &Labels) -> Labels {
-    let none = Labels::new();
-    let of_pod = pod.metadata.labels.as_ref().unwrap_or(&none);
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-    let account = account.unwrap_or(DEFAULT_SERVICE_ACCOUNT);
-    endpoint::labels(of_pod, namespace, of_namespace, account, CLUSTER_NAME)
+/// What Pods are ordered and found by, without an object for the search.
+trait NamespacedName {
+    fn parts(&self) -> (&str, &str);
 }
 
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+impl NamespacedName for NamedPod {
+    fn parts(&self) -> (&str, &str) {
+        (self.0.namespace(), &self.0.name)
+    }
 }
 
-fn is_on_host(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+impl NamespacedName for (&str, &str) {
+    fn parts(&self) -> (&str, &str) {
+        *self
+    }
 }
 
-fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
-    let Some(status) = &pod.status else {
-        return BTreeSet::new();
-    };
-    let many = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    many.chain(status.pod_ip.as_deref())
-        .filter_map(|text| text.parse().ok())
-        .collect()
+impl<'a> Borrow<dyn NamespacedName + 'a> for NamedPod {
+    fn borrow(&self) -> &(dyn NamespacedName + 'a) {
+        self
+    }
 }
 
-/// The ports that the containers of a pod name, sidecars included.
-fn named_ports(pod: &Pod) -> Vec<ContainerPort> {
-    let containers = pod.spec.iter().flat_map(|spec| {
-        let first = spec.init_containers.iter().flatten();
-        first.chain(&spec.containers)
-    });
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            Some(ContainerPort {
-                name: port.name.clone()?,
-                protocol: match port.protocol.as_deref() {
-                    None | Some("TCP") => Protocol::Tcp,
-                    Some("UDP") => Protocol::Udp,
-                    Some("SCTP") => Protocol::Sctp,
-                    Some(_) => return None,
-                },
-                port: u16::try_from(port.container_port).ok()?,
-            })
-        })
-        .collect()
+impl PartialEq for dyn NamespacedName + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn NamespacedName + '_ {}
+
+impl PartialOrd for dyn NamespacedName + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn NamespacedName + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl PartialEq for NamedPod {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for NamedPod {}
+
+impl PartialOrd for NamedPod {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NamedPod {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
 }

@@ -3,7 +3,6 @@
 //! The snapshot comes into force only while the API server does not answer, and a version in it
 //! stands for a policy only while that is refused.
 
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,9 @@ use serde_json::value::RawValue;
 use state_dir::{CLUSTER_FILE, DiskSnapshot, DiskSnapshotError, StateDir};
 use thiserror::Error;
 use tracing::{info, warn};
+
+use crate::kept_object::KeptObject;
+use crate::slim::Interner;
 
 use super::health::{unix, unix_now};
 
@@ -26,12 +28,12 @@ pub(super) struct ClusterSnapshot {
 }
 
 /// What an earlier process had in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct RestoredCluster {
     /// When the snapshot was written.
     pub(super) saved: SystemTime,
-    /// Every object, as a document.
-    pub(super) documents: Vec<Arc<str>>,
+    /// Every object.
+    pub(super) objects: Vec<KeptObject>,
 }
 
 #[derive(Debug, Error)]
@@ -42,11 +44,20 @@ enum ClusterRestoreError {
     OtherCluster { server: String, node: String },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
+struct WrittenCluster<'a> {
+    server: &'a str,
+    node: &'a str,
+    /// Seconds of Unix time.
+    saved: u64,
+    documents: &'a [KeptObject],
+}
+
+/// As [`WrittenCluster`].
+#[derive(Debug, Deserialize)]
 struct SavedCluster<'a> {
     server: String,
     node: String,
-    /// Seconds of Unix time.
     saved: u64,
     #[serde(borrow)]
     documents: Vec<&'a RawValue>,
@@ -81,14 +92,13 @@ impl ClusterSnapshot {
     }
 
     /// Writes what is in force now.
-    pub(super) fn save(&self, documents: &[Arc<str>]) -> Result<(), DiskSnapshotError> {
+    pub(super) fn save(&self, objects: &[KeptObject]) -> Result<(), DiskSnapshotError> {
         let since_epoch = unix_now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let raw = documents.iter().map(|document| serde_json::from_str(document));
-        self.file.write(&SavedCluster {
-            server: self.server.clone(),
-            node: self.node.clone(),
+        self.file.write(&WrittenCluster {
+            server: &self.server,
+            node: &self.node,
             saved: since_epoch.as_secs(),
-            documents: raw.collect::<Result<_, _>>()?,
+            documents: objects,
         })
     }
 
@@ -101,10 +111,13 @@ impl ClusterSnapshot {
                 node: saved.node,
             });
         }
-        let documents = saved.documents.iter().map(|document| Arc::from(document.get()));
+        let mut interner = Interner::default();
+        let objects = saved.documents.iter();
         Ok(RestoredCluster {
             saved: unix(saved.saved),
-            documents: documents.collect(),
+            objects: objects
+                .filter_map(|document| KeptObject::read(document.get(), &mut interner))
+                .collect(),
         })
     }
 }
@@ -123,11 +136,17 @@ mod tests {
         let snapshot = |server: &str, node: &str| {
             ClusterSnapshot::new(&StateDir::new(dir.path().to_owned()), server.into(), node.into())
         };
-        let documents: Vec<Arc<str>> = vec![r#"{"kind":"x","n":1.50}"#.into(), "{}".into()];
+        let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"status":{"podIP":"10.0.0.1"}}"#;
+        let policy = r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"p"},"spec":{"podSelector":{},"policyTypes":["Egress"]}}"#;
+        let objects: Vec<KeptObject> = [pod, policy]
+            .iter()
+            .filter_map(|it| KeptObject::read(it, &mut Interner::default()))
+            .collect();
+        assert!(matches!(objects[..], [KeptObject::Slim(_), KeptObject::Document(_)]));
         assert_eq!(snapshot("s", "n").restore(), None);
-        snapshot("s", "n").save(&documents).unwrap();
+        snapshot("s", "n").save(&objects).unwrap();
         let restored = snapshot("s", "n").restore().unwrap();
-        assert_eq!(restored.documents, documents);
+        assert_eq!(restored.objects, objects);
         assert!(restored.saved <= unix_now());
         assert_eq!(snapshot("other", "n").restore(), None);
         assert_eq!(snapshot("s", "other").restore(), None);

@@ -102,8 +102,8 @@ impl ObjectSource for KubernetesSource {
         });
         let restored = snapshot.as_ref().and_then(ClusterSnapshot::restore);
         let saved = restored.as_ref().map(|it| it.saved);
-        let documents = restored.map(|it| it.documents).unwrap_or_default();
-        let mut cache = WatchCache::new(documents, self.ranges_configured);
+        let earlier = restored.map(|it| it.objects).unwrap_or_default();
+        let mut cache = WatchCache::new(earlier, self.ranges_configured);
 
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut watches = Watches {
@@ -263,10 +263,10 @@ impl SnapshotWriter {
         self.due = None;
         health.holds(cache.sizes());
         let Some(snapshot) = self.snapshot.clone() else { return };
-        let documents = cache.documents();
+        let objects = cache.kept_objects();
         self.writing = Some(tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            (snapshot.save(&documents), began.elapsed())
+            (snapshot.save(&objects), began.elapsed())
         }));
     }
 }

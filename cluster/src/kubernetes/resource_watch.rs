@@ -13,10 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use crate::slim::WireObject;
+
 use super::health::SourceHealth;
 use super::resources::{KeptFields, Resource, ResourceKind};
 use super::watch_cache::WatchEvent;
-use super::wire::{Observe, WireObject};
+use super::wire::Observe;
 
 /// The back-off after failures. The longest pause bounds what thousands of agents ask of an API
 /// server that is starting.
@@ -85,7 +87,7 @@ pub(super) async fn follow(
         match outcome.map_err(|error| WatchFailure::of(&error, &config)) {
             Ok(event) => {
                 // The beginning of a list says nothing of the API server yet.
-                if event != WatchEvent::Init {
+                if !matches!(event, WatchEvent::Init) {
                     if !silence.is_first() {
                         recovery.0.send_modify(|times| *times += 1);
                     }

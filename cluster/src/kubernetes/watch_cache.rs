@@ -9,7 +9,12 @@
 //!   without one, what stands in for it closes whom it selects (`version`).
 //! - An object whose kept fields are the same makes no update: heartbeats of nodes and conditions
 //!   of pods cause no work.
+//!
+//! Of objects of Kubernetes itself, of which there are many, it keeps the objects that the index
+//! keeps too (`slim_version`); of policies their text (`version`).
 
+mod news;
+mod slim_version;
 mod version;
 
 use std::collections::btree_map::Entry;
@@ -20,12 +25,17 @@ use std::time::Duration;
 use policy::Diagnostic;
 use tokio::time::Instant;
 
+use crate::kept_object::KeptObject;
 use crate::object::{Object, ObjectChange, ObjectKey, Update};
+use crate::object_set::ObjectSet;
 use crate::report::{ReadReport, ReportState};
+use crate::slim::Interner;
 
-use super::super::reading;
 use super::resources::{KINDS, Resource, ResourceKind};
-use super::wire::{ObjectVersion, ObservedObject};
+use super::wire::{ObjectVersion, ObservedContent, ObservedObject};
+
+use news::News;
+use slim_version::SeenSlim;
 
 /// How long policies wait for the pods that they speak of. Longer than a list of many pods takes,
 /// and short enough that a policy is in force soon even where that list does not come.
@@ -35,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MISSING: u8 = 3;
 
 /// An event of one watch, as `kube` tells it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum WatchEvent {
     /// A complete list follows.
     Init,
@@ -55,10 +65,11 @@ pub enum WatchEvent {
 #[derive(Debug)]
 pub struct WatchCache {
     resources: BTreeMap<Resource, WatchedResource>,
+    interner: Interner,
     /// What an earlier process had in force, until the first lists are complete.
-    earlier: BTreeMap<ObjectKey, Arc<str>>,
-    /// The changes of the next update: the object, or `None` for a deleted one.
-    news: BTreeMap<ObjectKey, Option<Object>>,
+    earlier: BTreeMap<ObjectKey, KeptObject>,
+    /// The changes of the next update.
+    news: News,
     /// What was found in each object.
     reports: BTreeMap<WatchKey, ReadReport>,
     /// Whether `reports` changed since the last update.
@@ -85,13 +96,26 @@ type WatchKey = (Resource, String, String);
 /// The objects of one watch.
 #[derive(Debug, Default)]
 struct WatchedResource {
+    /// Objects of Kubernetes itself, as they are in force.
+    slim: ObjectSet,
+    /// Those of them of which a version was refused, whether a good one is in force or not.
+    refused: BTreeSet<(String, String)>,
+    /// All others.
     objects: BTreeMap<(String, String), CachedObject>,
     /// Whether its list was complete at least once.
     is_known: bool,
     /// The list that is being read.
-    listing: Option<BTreeMap<(String, String), ObservedObject>>,
+    listing: Option<Listing>,
     /// How often in a row the kind was missing.
     missing: u8,
+}
+
+/// A list that is being read.
+#[derive(Debug, Default)]
+struct Listing {
+    slim: ObjectSet,
+    refused: Vec<SeenSlim>,
+    objects: BTreeMap<(String, String), ObservedObject>,
 }
 
 /// An object, and what of it is in force.
@@ -134,18 +158,16 @@ pub struct PolicyEvent {
 impl WatchCache {
     /// `earlier` are documents that an earlier process had in force. `ranges_configured`: which
     /// addresses are pods' is known without the pods.
-    pub fn new(earlier: Vec<Arc<str>>, ranges_configured: bool) -> Self {
-        let earlier = earlier.into_iter().filter_map(|document| {
-            let (key, _) = reading::reread(&document)?;
-            Some((key, document))
-        });
+    pub fn new(earlier: Vec<KeptObject>, ranges_configured: bool) -> Self {
+        let earlier = earlier.into_iter().filter_map(|kept| Some((kept.key()?, kept)));
         let resources = KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods);
         Self {
             resources: resources
                 .map(|kind| (kind.resource, WatchedResource::default()))
                 .collect(),
+            interner: Interner::default(),
             earlier: earlier.collect(),
-            news: BTreeMap::new(),
+            news: News::default(),
             reports: BTreeMap::new(),
             reports_changed: false,
             begun: false,
@@ -166,10 +188,10 @@ impl WatchCache {
             return;
         };
         match event {
-            WatchEvent::Init => watched.listing = Some(BTreeMap::new()),
+            WatchEvent::Init => watched.listing = Some(Listing::default()),
             WatchEvent::InitApply(observed) => {
                 if let Some(listing) = &mut watched.listing {
-                    listing.insert((observed.namespace.clone(), observed.name.clone()), observed);
+                    listing.add(resource, observed, &mut self.interner);
                 }
             }
             WatchEvent::InitDone => {
@@ -181,8 +203,8 @@ impl WatchCache {
             WatchEvent::KindAbsent => {
                 watched.listing = None;
                 watched.missing = watched.missing.saturating_add(1);
-                if watched.objects.is_empty() || watched.missing >= MISSING {
-                    self.replace(resource, BTreeMap::new());
+                if watched.is_empty() || watched.missing >= MISSING {
+                    self.replace(resource, Listing::default());
                 }
             }
         }
@@ -195,8 +217,8 @@ impl WatchCache {
         if self.begun || self.earlier.is_empty() {
             return None;
         }
-        let objects = self.earlier.values().filter_map(|document| reading::reread(document));
-        let changes = objects.map(|(_, object)| ObjectChange::Apply(object)).collect();
+        let objects = self.earlier.values().filter_map(KeptObject::object);
+        let changes = objects.map(ObjectChange::Apply).collect();
         self.begun = true;
         self.taken += 1;
         Some(Update {
@@ -213,11 +235,7 @@ impl WatchCache {
         let first = !self.begun;
         self.forget_earlier(first);
         let is_waiting = self.is_waiting(now);
-        let is_policy = |key: &ObjectKey| matches!(key, ObjectKey::Policy(_));
-        let (withheld, news): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.news)
-            .into_iter()
-            .partition(|(key, _)| is_waiting && is_policy(key));
-        self.news = withheld;
+        let news = self.news.take(is_waiting);
         if !first && news.is_empty() && !self.reports_changed {
             return None;
         }
@@ -227,15 +245,8 @@ impl WatchCache {
         if !is_waiting {
             self.number_policies();
         }
-        // Deletions first: an address that moves from one pod to another is free before it is
-        // taken.
-        let (gone, applied): (Vec<_>, Vec<_>) = news.into_iter().partition(|(_, object)| object.is_none());
-        let gone = gone.into_iter().map(|(key, _)| ObjectChange::Delete(key));
-        let applied = applied
-            .into_iter()
-            .filter_map(|(_, object)| object.map(ObjectChange::Apply));
         Some(Update {
-            changes: gone.chain(applied).collect(),
+            changes: news.into_changes(),
             reports: self.reports.values().cloned().collect(),
         })
     }
@@ -292,21 +303,26 @@ impl WatchCache {
             return None;
         }
         let nodes = self.resources.get(&Resource::Nodes).into_iter();
-        let names = nodes.flat_map(|watched| watched.objects.keys().map(|(_, name)| name.clone()));
+        let names = nodes.flat_map(|watched| watched.slim.iter().map(|node| node.name().name.to_owned()));
         Some(names.collect())
     }
 
     /// The content of the snapshot: every good version in force.
-    pub fn documents(&self) -> Vec<Arc<str>> {
+    pub fn kept_objects(&self) -> Vec<KeptObject> {
+        let slim = self.resources.values().flat_map(|watched| watched.slim.iter());
+        let slim = slim.cloned().map(KeptObject::Slim);
         let held = self.resources.values().flat_map(|watched| watched.objects.values());
-        held.filter_map(|held| held.good.clone()).collect()
+        let texts = held.filter_map(|held| held.good.clone().map(KeptObject::Document));
+        slim.chain(texts).collect()
     }
 
-    /// How many objects each watch holds, and the bytes of their documents.
+    /// How many objects each watch holds, and the bytes of what it keeps of them.
     pub fn sizes(&self) -> impl Iterator<Item = (Resource, usize, usize)> {
         self.resources.iter().map(|(resource, watched)| {
-            let bytes = watched.objects.values().map(|held| held.seen.len()).sum();
-            (*resource, watched.objects.len(), bytes)
+            let slim = watched.slim.iter().map(Object::kept_bytes);
+            let texts = watched.objects.values().map(|held| held.seen.len());
+            let objects = watched.slim.len() + watched.objects.len();
+            (*resource, objects, slim.chain(texts).sum())
         })
     }
 
@@ -340,7 +356,7 @@ impl WatchCache {
             }
             (true, Some(true)) => self.waiting_since = None,
             (false, Some(_)) => {
-                self.replace(Resource::OtherPods, BTreeMap::new());
+                self.replace(Resource::OtherPods, Listing::default());
                 self.resources.remove(&Resource::OtherPods);
                 self.waiting_since = None;
             }
@@ -349,37 +365,50 @@ impl WatchCache {
     }
 
     /// A list is complete: it counts.
-    fn replace(&mut self, resource: Resource, listing: BTreeMap<(String, String), ObservedObject>) {
+    fn replace(&mut self, resource: Resource, listing: Listing) {
         let Some(watched) = self.resources.get_mut(&resource) else {
             return;
         };
         watched.is_known = true;
         watched.missing = 0;
-        let gone: Vec<_> = watched
-            .objects
-            .keys()
-            .filter(|key| !listing.contains_key(*key))
-            .cloned()
-            .collect();
+        let gone = watched.objects.keys().filter(|key| !listing.objects.contains_key(*key));
+        let slim = watched.slim.iter().map(|object| object.name());
+        let slim = slim.filter(|name| listing.slim.get(*name).is_none());
+        let slim = slim.map(|name| (name.namespace.to_owned(), name.name.to_owned()));
+        let refused = watched.refused.iter().cloned();
+        let is_refused = |key: &(String, String)| listing.refused.iter().any(|seen| seen.place == *key);
+        let slim = slim.chain(refused).filter(|key| !is_refused(key));
+        let gone: BTreeSet<_> = gone.cloned().chain(slim).collect();
         for (namespace, name) in gone {
             self.lose(resource, namespace, name);
         }
-        for observed in listing.into_values() {
+        self.see_list(resource, listing.slim);
+        for seen in listing.refused {
+            self.see_slim(resource, seen);
+        }
+        for observed in listing.objects.into_values() {
             self.see(resource, observed);
         }
     }
 
     fn see(&mut self, resource: Resource, observed: ObservedObject) {
-        let ObservedObject {
-            namespace,
-            name,
-            document,
-            version,
-        } = observed;
         let Some(watched) = self.resources.get_mut(&resource) else {
             return;
         };
         watched.missing = 0;
+        let ObservedObject {
+            namespace,
+            name,
+            content,
+            version,
+        } = observed;
+        let document = match content {
+            ObservedContent::Document(document) => document,
+            ObservedContent::Fields(fields) => {
+                let seen = SeenSlim::read(resource, (namespace, name), *fields, &mut self.interner);
+                return seen.into_iter().for_each(|seen| self.see_slim(resource, seen));
+            }
+        };
         let place = (resource, namespace, name);
         if ResourceKind::of(resource).is_policy() {
             self.touched.insert(place.clone());
@@ -406,9 +435,32 @@ impl WatchCache {
             return;
         }
         for key in earlier.into_keys() {
-            if let Entry::Vacant(unseen) = self.news.entry(key) {
-                unseen.insert(None);
+            if !self.news.speaks_of(&key) {
+                self.news.delete(key);
             }
+        }
+    }
+}
+
+impl WatchedResource {
+    fn is_empty(&self) -> bool {
+        self.slim.is_empty() && self.refused.is_empty() && self.objects.is_empty()
+    }
+}
+
+impl Listing {
+    fn add(&mut self, resource: Resource, observed: ObservedObject, interner: &mut Interner) {
+        let place = (observed.namespace.clone(), observed.name.clone());
+        let ObservedContent::Fields(fields) = observed.content else {
+            self.objects.insert(place, observed);
+            return;
+        };
+        let Some(seen) = SeenSlim::read(resource, place, *fields, interner) else {
+            return;
+        };
+        match seen.into_good() {
+            Ok(object) => drop(self.slim.insert(object)),
+            Err(refused) => self.refused.push(refused),
         }
     }
 }

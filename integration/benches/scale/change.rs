@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::index::Cluster;
@@ -214,8 +215,8 @@ fn object(value: Value) -> Object {
     }
 }
 
-fn read<T: DeserializeOwned>(value: Value) -> Box<T> {
-    Box::new(serde_json::from_value(value).unwrap())
+fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(value).unwrap())
 }
 
 /// The CPU time of the process so far, the writer's thread included.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::endpoint::keys;
-use crate::inventory::{ContainerPort, InventoryPod, InventoryService, PodIdentity, PodIndex};
+use crate::inventory::{ContainerPort, IndexedPod, InventoryService, PodIdentity, PodIndex};
 use crate::labels::{LabelSelector, Labels, Operator, Requirement};
 use crate::peer_selector::{ObjectSelector, PeerSelector, ServiceSelector};
 use crate::zone::Zone;
@@ -204,7 +204,7 @@ fn targets(mapping: &ServicePortMapping, behind: &[usize], pods: &LintedPods<'_>
 
 /// Pods by their identities, each of which is matched once.
 pub(super) struct LintedPods<'i> {
-    pods: Vec<&'i InventoryPod>,
+    pods: Vec<IndexedPod<'i>>,
     groups: Vec<PodGroup<'i>>,
     /// The groups that have a label, ascending.
     groups_with: HashMap<(&'i str, &'i str), Vec<usize>>,
@@ -225,7 +225,7 @@ struct PodGroup<'i> {
 
 impl<'i> LintedPods<'i> {
     fn new(index: &'i PodIndex) -> Self {
-        let pods: Vec<&InventoryPod> = index.iter().map(Arc::as_ref).collect();
+        let pods: Vec<IndexedPod<'i>> = index.iter().collect();
         // An index has each identity once.
         let mut group_of: HashMap<*const PodIdentity, usize> = HashMap::new();
         let mut groups: Vec<PodGroup<'i>> = Vec::new();
@@ -371,7 +371,7 @@ fn each_once<'p>(ports: impl Iterator<Item = &'p ContainerPort>) -> Vec<&'p Cont
 mod tests {
     use proptest::prelude::*;
 
-    use crate::inventory::{Inventory, ServiceIndex};
+    use crate::inventory::{Inventory, InventoryPod, ServiceIndex};
 
     use super::*;
 

@@ -14,9 +14,9 @@ impl WatchCacheTest {
         Self::remembering(Vec::new())
     }
 
-    fn remembering(documents: Vec<Arc<str>>) -> Self {
+    fn remembering(earlier: Vec<KeptObject>) -> Self {
         Self {
-            cache: WatchCache::new(documents, true),
+            cache: WatchCache::new(earlier, true),
             now: Instant::now(),
         }
     }
@@ -72,7 +72,7 @@ impl WatchCacheTest {
 
 fn words(update: Update) -> Vec<String> {
     let word = |change| match change {
-        ObjectChange::Apply(Object::Pod(pod)) => format!("+Pod {}", pod.metadata.name.unwrap_or_default()),
+        ObjectChange::Apply(Object::Pod(pod)) => format!("+Pod {}", pod.name),
         ObjectChange::Apply(Object::Policy(policy)) => {
             let allows = policy
                 .specs
@@ -87,7 +87,8 @@ fn words(update: Update) -> Vec<String> {
 }
 
 fn observed(resource: Resource, object: &Value) -> ObservedObject {
-    use super::super::wire::{Observe, WireObject};
+    use super::super::wire::Observe;
+    use crate::slim::WireObject;
     let kind = ResourceKind::of(resource);
     match kind.kept {
         KeptFields::Selected => serde_json::from_value::<WireObject>(object.clone())
@@ -209,8 +210,8 @@ fn a_refused_policy_keeps_its_last_good_version() {
     );
     assert_eq!(words(update), ["+Policy shop/p"]);
     // The earlier version is what a later process is told of.
-    let [document] = test.cache.documents().try_into().unwrap();
-    let mut later = WatchCacheTest::remembering(vec![document]);
+    let [kept] = test.cache.kept_objects().try_into().unwrap();
+    let mut later = WatchCacheTest::remembering(vec![kept]);
     later.list_all(&[(POLICIES, broken.clone())]);
     assert_eq!(later.changes(), ["+Policy shop/p"]);
     // Without one, what stands in for it closes.
@@ -305,7 +306,7 @@ fn a_pod_that_is_bound_to_this_node_is_not_lost_with_the_watch_of_others() {
     test.gone(Resource::OtherPods, "shop", "a");
     let update = test.update().unwrap();
     assert!(
-        matches!(&update.changes[..], [ObjectChange::Apply(Object::Pod(pod))] if pod.status.as_ref().unwrap().pod_ips.as_ref().unwrap()[0].ip == "10.0.0.1")
+        matches!(&update.changes[..], [ObjectChange::Apply(Object::Pod(pod))] if pod.addresses.as_slice() == [std::net::IpAddr::from([10, 0, 0, 1])])
     );
     test.gone(Resource::LocalPods, "shop", "a");
     assert_eq!(test.changes(), ["-Pod shop/a"]);
@@ -335,7 +336,7 @@ fn what_an_earlier_process_had_in_force_is_until_the_lists_are_complete() {
         (Resource::LocalPods, pod("b", "10.0.0.2")),
     ]);
     test.update();
-    let mut later = WatchCacheTest::remembering(test.cache.documents());
+    let mut later = WatchCacheTest::remembering(test.cache.kept_objects());
     assert_eq!(words(later.cache.recall().unwrap()), ["+Pod a", "+Pod b"]);
     assert_eq!(later.cache.recall(), None);
     later.list(Resource::LocalPods, &[pod("b", "10.0.0.2"), pod("c", "10.0.0.1")]);
@@ -357,4 +358,56 @@ fn kinds_that_are_refused_as_such_are_reported() {
     let mut test = test;
     let update = test.update().unwrap();
     assert_eq!(update.reports.len(), 1);
+}
+
+#[test]
+fn a_pod_that_is_refused_keeps_its_last_good_version_until_it_is_gone() {
+    let mut test = WatchCacheTest::complete(&[(Resource::LocalPods, pod("a", "10.0.0.1"))]);
+    test.update();
+    let bad = pod("a", "nowhere");
+    test.change(Resource::LocalPods, &bad);
+    let update = test.update().unwrap();
+    assert_eq!(update.reports[0].state, ReportState::KeptLastGood);
+    assert_eq!(update.changes, []);
+    // A list that is read again holds it too.
+    test.list(Resource::LocalPods, &[bad.clone(), pod("b", "10.0.0.2")]);
+    assert_eq!(test.changes(), ["+Pod b"]);
+    // A later process knows the good one.
+    let mut later = WatchCacheTest::remembering(test.cache.kept_objects());
+    later.list_all(&[(Resource::LocalPods, bad.clone())]);
+    assert_eq!(later.changes(), ["+Pod a"]);
+    test.change(Resource::LocalPods, &pod("a", "10.0.0.1"));
+    let update = test.update().unwrap();
+    assert_eq!((update.changes, update.reports), (Vec::new(), Vec::new()));
+    test.change(Resource::LocalPods, &bad);
+    test.update();
+    test.list(Resource::LocalPods, &[]);
+    let update = test.update().unwrap();
+    assert_eq!(update.reports, []);
+    assert_eq!(words(update), ["-Pod shop/a", "-Pod shop/b"]);
+    // Without a good version, it is only reported.
+    test.change(Resource::LocalPods, &bad);
+    let update = test.update().unwrap();
+    assert_eq!(update.reports[0].state, ReportState::Rejected);
+    assert_eq!(update.changes, []);
+    test.gone(Resource::LocalPods, "shop", "a");
+    assert_eq!(test.update().unwrap().reports, []);
+}
+
+#[test]
+fn a_pod_that_was_bound_to_another_node_is_found_again_when_this_node_s_is_gone() {
+    let mut test = WatchCacheTest::complete(&[(POLICIES, policy("pods", by_pod()))]);
+    test.list(Resource::OtherPods, &[pod("a", "10.0.1.1")]);
+    test.update();
+    test.change(Resource::LocalPods, &pod("a", "10.0.0.1"));
+    test.update();
+    // What the other watch tells meanwhile does not count yet.
+    test.change(Resource::OtherPods, &pod("a", "10.0.1.2"));
+    let address = |update: Update| match &update.changes[..] {
+        [ObjectChange::Apply(Object::Pod(pod))] => pod.addresses.as_slice()[0].to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(address(test.update().unwrap()), "10.0.0.1");
+    test.gone(Resource::LocalPods, "shop", "a");
+    assert_eq!(address(test.update().unwrap()), "10.0.1.2");
 }

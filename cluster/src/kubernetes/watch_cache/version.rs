@@ -1,4 +1,4 @@
-//! One object: what of its newest version is in force.
+//! One policy, or group of prefixes: what of its newest version is in force.
 //!
 //! A version that is refused leaves the last good one in force; where there is none, what stands in
 //! for it.
@@ -11,6 +11,7 @@ use policy::{Diagnostic, Policy, PolicyId};
 
 use crate::object::{Object, ObjectKey};
 use crate::report::{ReadReport, ReportState};
+use crate::slim::DEFAULT_NAMESPACE;
 
 use super::super::super::reading::{self, ParsedDocument};
 use super::super::peers;
@@ -22,7 +23,7 @@ impl WatchCache {
     /// Reads a version that differs from the cached one.
     pub(super) fn read(&mut self, place: WatchKey, seen: Arc<str>, version: Option<Box<ObjectVersion>>) {
         let (resource, namespace, name) = &place;
-        let reading = match read(ResourceKind::of(*resource), &seen) {
+        let reading = match read(&seen) {
             Ok(Some(reading)) => reading,
             // Not reached: the table of kinds has none that the reader passes over.
             Ok(None) => return,
@@ -55,16 +56,10 @@ impl WatchCache {
             }
         }
 
-        self.nodes_changed |= *resource == Resource::Nodes;
         set(
             &mut self.speak_of_pods,
             &place,
             in_force.as_ref().is_some_and(speaks_of_pods),
-        );
-        set(
-            &mut self.without_ranges,
-            &place,
-            in_force.as_ref().is_some_and(is_node_without_ranges),
         );
         let policy = version.map(|version| {
             Box::new(ObservedPolicy {
@@ -77,8 +72,10 @@ impl WatchCache {
         if let Some(watched) = self.resources.get_mut(resource) {
             watched.objects.insert(held_key, CachedObject { seen, good, policy });
         }
-        if let Some(key) = reading.key {
-            self.tell(*resource, key, in_force);
+        match (in_force, reading.key) {
+            (Some(object), _) => self.news.apply(object),
+            (None, Some(key)) => self.news.delete(key),
+            (None, None) => {}
         }
         if ResourceKind::of(*resource).is_policy() || !diagnostics.is_empty() {
             self.report(place, reading.label, state, diagnostics);
@@ -90,16 +87,24 @@ impl WatchCache {
     fn last_good(&self, before: Option<&CachedObject>, key: Option<&ObjectKey>) -> Option<(Arc<str>, Object)> {
         let document = match before {
             Some(held) => held.good.as_ref()?,
-            None => self.earlier.get(key?)?,
+            None => self.earlier.get(key?)?.document()?,
         };
         let (_, object) = reading::reread(document)?;
         Some((Arc::clone(document), object))
     }
 
     pub(super) fn lose(&mut self, resource: Resource, namespace: String, name: String) {
+        let Some(object) = key_of(resource, &namespace, &name) else {
+            return;
+        };
         let key = (namespace, name);
+        let is_slim = self.lose_slim(resource, object.name());
         let watched = self.resources.get_mut(&resource);
-        if watched.and_then(|watched| watched.objects.remove(&key)).is_none() {
+        let is_held = watched.is_some_and(|watched| {
+            let is_refused = watched.refused.remove(&key);
+            watched.objects.remove(&key).is_some() || is_refused
+        });
+        if !is_slim && !is_held {
             return;
         }
         let place = (resource, key.0, key.1);
@@ -108,10 +113,9 @@ impl WatchCache {
         if self.reports.remove(&place).is_some() {
             self.reports_changed = true;
         }
-        if let Some(key) = key_of(resource, &place.1, &place.2) {
-            self.tell(resource, key, None);
+        if is_held && !is_slim {
+            self.news.delete(object);
         }
-        self.nodes_changed |= resource == Resource::Nodes;
         if ResourceKind::of(resource).is_policy() {
             self.touched.insert(place);
         }
@@ -133,33 +137,7 @@ impl WatchCache {
         }
     }
 
-    /// Puts a change into the next update. A pod that moves from the watch of other nodes' pods to
-    /// that of this node's is in both for a moment, and this node's counts.
-    fn tell(&mut self, resource: Resource, key: ObjectKey, object: Option<Object>) {
-        let sibling = match resource {
-            Resource::LocalPods => Resource::OtherPods,
-            Resource::OtherPods => Resource::LocalPods,
-            _ => {
-                self.news.insert(key, object);
-                return;
-            }
-        };
-        let ObjectKey::Pod(namespace, name) = &key else { return };
-        let place = (namespace.clone(), name.clone());
-        let other = self
-            .resources
-            .get(&sibling)
-            .and_then(|watched| watched.objects.get(&place));
-        let other = other.and_then(|held| held.good.clone());
-        let object = match (resource, object, other) {
-            (Resource::LocalPods, Some(object), _) | (_, Some(object), None) => Some(object),
-            (_, _, Some(document)) => reading::reread(&document).map(|(_, object)| object),
-            (_, None, None) => None,
-        };
-        self.news.insert(key, object);
-    }
-
-    fn report(&mut self, place: WatchKey, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
+    pub(super) fn report(&mut self, place: WatchKey, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
         let report = ReadReport::new(None, object, state, diagnostics);
         self.reports_changed |= self.reports.get(&place) != Some(&report);
         self.reports.insert(place, report);
@@ -174,10 +152,7 @@ fn set(places: &mut BTreeSet<WatchKey>, place: &WatchKey, present: bool) {
     }
 }
 
-fn read(kind: &ResourceKind, document: &Arc<str>) -> Result<Option<ParsedDocument>, Diagnostic> {
-    if let Some(read) = reading::read_core(kind.kind, document) {
-        return Ok(Some(read));
-    }
+fn read(document: &Arc<str>) -> Result<Option<ParsedDocument>, Diagnostic> {
     // It was made from JSON.
     let value = serde_json::from_str(document).unwrap_or_default();
     Ok(reading::read(&Document::from_value(value)?))
@@ -189,7 +164,7 @@ fn key_of(resource: Resource, namespace: &str, name: &str) -> Option<ObjectKey> 
     // As the reader of documents settles it.
     let namespace = match policy {
         Some(kind) if !kind.is_namespaced() => String::new(),
-        _ if namespace.is_empty() => reading::DEFAULT_NAMESPACE.to_owned(),
+        _ if namespace.is_empty() => DEFAULT_NAMESPACE.to_owned(),
         _ => namespace.to_owned(),
     };
     let name = name.to_owned();
@@ -217,14 +192,4 @@ fn speaks_of_pods(object: &Object) -> bool {
         _ => None,
     };
     policy.is_some_and(peers::speaks_of_pods)
-}
-
-fn is_node_without_ranges(object: &Object) -> bool {
-    match object {
-        Object::Node(node) => {
-            let spec = node.spec.as_ref();
-            spec.is_none_or(|spec| spec.pod_cidr.is_none() && spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty))
-        }
-        _ => false,
-    }
 }
