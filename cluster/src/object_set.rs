@@ -62,7 +62,7 @@ impl ObjectSet {
         self.objects.iter()
     }
 
-    /// By kind and name, as [`ObjectKey`]s are ordered.
+    /// By kind and name, as [`ObjectKey`](crate::object::ObjectKey)s are ordered.
     pub(crate) fn into_sorted(self) -> Vec<Object> {
         let mut objects: Vec<Object> = self.objects.into_iter().collect();
         objects.sort_unstable_by(|a, b| a.name().cmp(&b.name()));

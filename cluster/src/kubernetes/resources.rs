@@ -53,7 +53,7 @@ pub struct ResourceKind {
 /// How much of an object is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeptFields {
-    /// The few fields that [`WireObject`](super::wire::WireObject) lists.
+    /// The few fields that [`WireObject`](crate::slim::WireObject) lists.
     Selected,
     /// Everything that its author wrote.
     All,
