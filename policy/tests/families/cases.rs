@@ -57,8 +57,9 @@ struct Lookup {
 #[test]
 fn every_case_has_the_verdicts_that_it_expects() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let mut cases: Vec<_> = std::fs::read_dir(directory)
-        .unwrap()
+    let mut cases: Vec<_> = [directory.join("cilium"), directory]
+        .iter()
+        .flat_map(|directory| std::fs::read_dir(directory).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
