@@ -131,8 +131,15 @@ impl KernelWriter<NfTables> {
             chains.extend(frame.map(|(name, form)| (name, form.rules)));
         }
         for command in &change.removal {
-            if let TableCommand::DeleteChain(name) = command {
-                written.chains.remove(&**name);
+            // What comes back under its name is another object, with a handle of its own.
+            let baseline = guard.baseline.as_mut();
+            match command {
+                TableCommand::DeleteChain(name) => {
+                    written.chains.remove(&**name);
+                    baseline.map(|baseline| baseline.chains.remove(&**name));
+                }
+                TableCommand::DeleteSet(name) => drop(baseline.map(|baseline| baseline.sets.remove(&**name))),
+                _ => {}
             }
         }
         if is_whole || !change.new_sets.is_empty() || !change.removal.is_empty() {

@@ -111,3 +111,18 @@ fn a_set_that_is_gone_is_made_again() {
         "flush table inet namegate; delete map inet namegate dispatch-in6; delete set inet namegate pods4; delete set inet namegate allow4-0000000000000002-all",
     );
 }
+
+#[test]
+fn a_program_that_goes_and_comes_back_is_no_damage() {
+    inside(|| async {
+        let enforcer = guarded().await;
+        let without = desired([ONE], 1000);
+        // Faster than the table is looked at.
+        for _ in 0..20 {
+            enforcer.install(without.clone(), Vec::new).await.unwrap();
+            enforcer.install(full(), Vec::new).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(*enforcer.integrity().borrow(), Integrity::default());
+    });
+}
