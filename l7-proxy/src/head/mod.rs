@@ -1,0 +1,3 @@
+//! Heads of HTTP/1 messages.
+
+pub(crate) mod request;

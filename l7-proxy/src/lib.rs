@@ -1,0 +1,31 @@
+//! The L7 side: connections that the kernel hands over because a rule speaks of the TLS server name
+//! or of the HTTP request in them.
+//!
+//! The way of one connection: accept → original destination → what is to be inspected → hello or
+//! request → verdict → dial → pass on. The proxy decides nothing itself: it asks through [`Judge`],
+//! which the agent implements. A byte goes to the server only against a [`Judge::Judged`], which
+//! only the decision core can make.
+//!
+//! The border:
+//! - `judge`: [`Judge`] and its verdicts. `refusal`, `edit`, `event`: what they speak of.
+//! - `limits`: how much and how long, with defaults.
+//!
+//! A connection:
+//! - `hello`: the ClientHello of TLS, as far as names are concerned.
+//! - `head`: heads of HTTP/1 requests and responses, read strictly.
+
+mod edit;
+mod event;
+mod head;
+mod hello;
+mod judge;
+mod limits;
+mod refusal;
+
+pub use edit::HeaderEdit;
+pub use event::{DialFailure, PassageEvent};
+pub use head::request::{HttpVersion, RequestHead};
+pub use hello::ClientHello;
+pub use judge::{ConnectionVerdict, DialTime, Inspection, Judge, RequestVerdict};
+pub use limits::PassageLimits;
+pub use refusal::{Refusal, Unreadable};
