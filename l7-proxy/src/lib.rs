@@ -25,7 +25,7 @@ mod refusal;
 pub use edit::HeaderEdit;
 pub use event::{DialFailure, PassageEvent};
 pub use head::request::{HttpVersion, RequestHead};
-pub use hello::ClientHello;
+pub use hello::{ClientHello, HelloProgress, HelloReader, InvalidHello};
 pub use judge::{ConnectionVerdict, DialTime, Inspection, Judge, RequestVerdict};
 pub use limits::PassageLimits;
 pub use refusal::{Refusal, Unreadable};
