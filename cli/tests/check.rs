@@ -192,6 +192,8 @@ fn every_example_of_a_lint_triggers_it() {
         let found = reports.as_array().unwrap().iter();
         let found: Vec<&str> = found
             .flat_map(|report| report["diagnostics"].as_array().unwrap())
+            // Rules about requests and TLS names are linted, and not enforced yet.
+            .filter(|it| it["severity"] != "unenforced")
             .map(|it| it["code"].as_str().unwrap())
             .collect();
         assert!(found.contains(&code), "{code}: {text}");

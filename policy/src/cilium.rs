@@ -5,6 +5,7 @@
 //! - `stand_in`: whom a refused object selects, so that these endpoints fail closed.
 
 mod icmp;
+mod l7;
 mod names;
 mod objects;
 mod peers;

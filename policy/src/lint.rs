@@ -8,6 +8,7 @@ mod cluster_context;
 mod containment;
 mod context;
 mod encrypted_dns;
+mod l7;
 mod names;
 mod networks;
 mod peers;
@@ -47,6 +48,7 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
         encrypted_dns::left_open(spec, &mut report);
         sources::own_node_denied(spec, &mut report);
         shadows::of_one(spec, &mut budget, &mut report);
+        l7::of_one(spec, &mut budget, &mut report);
     }
     subjects::without_effect(policy, &mut report);
     report.finish()

@@ -1,10 +1,13 @@
 //! A validated policy, in this project's own terms, whichever kind of object it came from.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::direction::PerDirection;
 use crate::dns_rules::DnsRule;
 use crate::extensions::Extensions;
+use crate::l7::L7Rules;
 use crate::labels::LabelSelector;
 use crate::peer_selector::{NamedPort, PeerSelector};
 use crate::policy_id::PolicyId;
@@ -111,6 +114,21 @@ pub struct PolicyRule {
     pub ports: PortSet,
     /// Ports by the names that containers give them: at each pod among the peers, its own.
     pub named: Vec<NamedPort>,
+    /// More ports of an allowing rule, where what connections announce decides.
+    pub inspected: Vec<InspectedPorts>,
     /// The questions that may be asked of these peers, from `toPorts[].rules.dns`.
     pub dns: Vec<DnsRule>,
+}
+
+/// Ports of one `toPorts` entry that asks for more than ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectedPorts {
+    /// Where the entry stands, for example `spec.egress[0].toPorts[1]`.
+    pub path: String,
+    /// Its ports, of TCP alone.
+    pub ports: PortSet,
+    /// Ports by the names that containers give them, of TCP alone.
+    pub named: Vec<NamedPort>,
+    /// What connections to these ports must announce.
+    pub rules: Arc<L7Rules>,
 }

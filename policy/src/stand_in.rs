@@ -46,6 +46,7 @@ pub(crate) fn deny_everything(origin: String) -> PolicyRule {
         peers: PeerSelector::Prefixes(everything(Zone::Anywhere)),
         ports: PortSet::All,
         named: Vec::new(),
+        inspected: Vec::new(),
         dns: Vec::new(),
     }
 }

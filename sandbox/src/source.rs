@@ -196,6 +196,7 @@ fn command_line_policy(allow: &[Pattern]) -> Policy {
         peers: PeerSelector::Names(patterns.to_vec()),
         ports: PortSet::All,
         named: Vec::new(),
+        inspected: Vec::new(),
         dns: Vec::new(),
     };
     Policy {

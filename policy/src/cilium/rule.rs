@@ -73,6 +73,7 @@ pub(super) fn read(
         peers,
         ports: ports.set,
         named: ports.named,
+        inspected: ports.inspected,
         dns,
     })
 }

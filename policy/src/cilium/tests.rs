@@ -1,4 +1,5 @@
 mod destinations;
+mod l7;
 mod nulls;
 mod ports;
 mod sources;

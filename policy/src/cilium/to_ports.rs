@@ -1,14 +1,19 @@
-//! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
+//! `toPorts` and `icmps` of a rule → a [`PortSet`], what is looked into, and its DNS rules.
+
+use std::sync::Arc;
 
 use crate::diagnostic::quoted;
 use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::Direction;
 use crate::dns_rules::DnsRule;
+use crate::l7::L7Rules;
 use crate::peer_selector::NamedPort;
-use crate::ports::PortSet;
+use crate::policy::InspectedPorts;
+use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::DocumentNode;
 
 use super::icmp;
+use super::l7::{self, Inspected};
 use super::names::{self, NameWithPattern};
 use super::port::{self, PortMeaning, PortNames};
 use super::written_list::{Side, WrittenList};
@@ -21,6 +26,8 @@ pub(super) struct ToPorts {
     pub(super) set: PortSet,
     /// Ports by the names that containers give them.
     pub(super) named: Vec<NamedPort>,
+    /// Ports whose connections are looked into.
+    pub(super) inspected: Vec<InspectedPorts>,
     /// DNS rules, each with the path of its `rules.dns`. Their ports are not in `set`, because
     /// lookups are intercepted and never let through.
     pub(super) dns: Vec<(String, DnsRule)>,
@@ -31,6 +38,7 @@ impl ToPorts {
         Self {
             set,
             named: Vec::new(),
+            inspected: Vec::new(),
             dns: Vec::new(),
         }
     }
@@ -91,7 +99,7 @@ fn read_entry(
             .suggest("write several `toPorts` entries, or `endPort`");
         return;
     }
-    let is_inspected = asks_for_inspection(entry, report);
+    let inspected = l7::read(entry, report);
     if let Some(node) = entry.get("rules").and_then(|rules| rules.get("dns")) {
         if list.direction == Direction::Ingress {
             report
@@ -122,44 +130,60 @@ fn read_entry(
     if ports.is_empty() && list.side == Side::Deny {
         meanings.push(PortMeaning::Everything);
     }
-    if !is_inspected {
-        meanings.into_iter().for_each(|meaning| into.add(meaning));
+    match inspected {
+        Inspected::Nothing => meanings.into_iter().for_each(|meaning| into.add(meaning)),
+        Inspected::By(rules) => {
+            report.unenforced(
+                &l7::written(entry).path,
+                "connections are not looked into yet, so these ports are not opened by this rule",
+            );
+            let ports = inspected_ports(entry, meanings, rules, report);
+            into.inspected.push(ports);
+        }
+        Inspected::Unenforced => {}
     }
 }
 
-/// Whether the entry asks to look into connections. This is reported, and its ports are not opened.
-fn asks_for_inspection(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> bool {
-    let mut found: Vec<DocumentNode<'_>> = ["serverNames", "listener", "terminatingTLS", "originatingTLS"]
-        .iter()
-        .filter_map(|field| entry.get(field))
-        .filter(|node| !node.is_empty_list())
-        .collect();
-    if let Some(rules) = entry.get("rules") {
-        let l7: Vec<_> = ["http", "kafka", "l7proto"]
-            .iter()
-            .filter_map(|field| rules.get(field))
-            .collect();
-        if l7.len() + usize::from(rules.get("dns").is_some()) > 1 {
-            report
-                .error(
-                    "two-l7-kinds",
-                    &rules.path,
-                    "rules of several protocols stand in one entry",
-                )
-                .suggest("write one `toPorts` entry for each");
+/// The part of an entry's ports that is TCP: names and requests are read there alone.
+fn inspected_ports(
+    entry: &DocumentNode<'_>,
+    meanings: Vec<PortMeaning>,
+    rules: L7Rules,
+    report: &mut DiagnosticReport<'_>,
+) -> InspectedPorts {
+    let mut ports = ToPorts::of(PortSet::Ranges(Vec::new()));
+    meanings.into_iter().for_each(|meaning| ports.add(meaning));
+    let tcp = PortSet::from_ranges([PortRange::every(Protocol::Tcp)]);
+    let mut has_others = !ports.set.subtract(&tcp).is_empty();
+    let mut named = Vec::new();
+    for port in ports.named {
+        has_others |= port.protocols.iter().any(|protocol| *protocol != Protocol::Tcp);
+        if port.protocols.contains(&Protocol::Tcp) {
+            named.push(NamedPort {
+                protocols: vec![Protocol::Tcp],
+                ..port
+            });
         }
-        if rules.get("l7").is_some() && rules.get("l7proto").is_none() {
-            report.error("missing-field", &rules.path, "`l7` needs `l7proto`");
+    }
+    if has_others {
+        let path = format!("{}.ports", entry.path);
+        match rules.http.is_some() {
+            // As in Cilium.
+            true => report.error("l7-needs-tcp", &path, "requests of HTTP are read from TCP alone"),
+            false => report.warning(
+                "l7-needs-tcp",
+                &path,
+                "names are read from TCP alone, and the entry opens no other protocol",
+            ),
         }
-        found.extend(l7);
+        .suggest("write `protocol: TCP`");
     }
-    for node in &found {
-        report.unenforced(
-            &node.path,
-            "connections are not looked into yet, so these ports are not opened by this rule",
-        );
+    InspectedPorts {
+        path: entry.path.clone(),
+        ports: ports.set.intersection(&tcp),
+        named,
+        rules: Arc::new(rules),
     }
-    !found.is_empty()
 }
 
 fn read_dns(

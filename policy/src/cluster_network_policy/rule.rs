@@ -57,6 +57,7 @@ pub(super) fn read(
         peers,
         ports: ports.set.clone(),
         named: ports.named.clone(),
+        inspected: Vec::new(),
         dns: Vec::new(),
     };
     let names = peers.names.into_iter().filter_map(|(_, pattern)| pattern);

@@ -27,7 +27,7 @@ impl ComparisonBudget {
 
     /// Whether `whole` certainly matches everything that `part` matches; false, too, once the
     /// budget does not suffice.
-    fn rule_in(&mut self, part: &PolicyRule, whole: &PolicyRule) -> bool {
+    pub(super) fn rule_in(&mut self, part: &PolicyRule, whole: &PolicyRule) -> bool {
         let cost = cost(part, whole);
         if cost > self.0 {
             return false;
@@ -197,7 +197,8 @@ fn report_superfluous(rule: &PolicyRule, by: &PolicyRule, report: &mut Diagnosti
 }
 
 /// Whether a rule does nothing but match some traffic. One with DNS rules also lets names be asked,
-/// so that it is needed even where its traffic is decided before.
+/// so that it is needed even where its traffic is decided before; and one that looks into
+/// connections is compared by `lint::l7`.
 fn has_effect(rule: &PolicyRule) -> bool {
     let has_peers = match &rule.peers {
         PeerSelector::Names(names) => !names.is_empty(),
@@ -205,5 +206,5 @@ fn has_effect(rule: &PolicyRule) -> bool {
         PeerSelector::Objects(objects) => !objects.is_empty(),
         PeerSelector::Unresolved => false,
     };
-    has_peers && rule.dns.is_empty() && !(rule.ports.is_empty() && rule.named.is_empty())
+    has_peers && rule.dns.is_empty() && rule.inspected.is_empty() && !(rule.ports.is_empty() && rule.named.is_empty())
 }

@@ -1,4 +1,5 @@
 mod encrypted_dns;
+mod l7;
 mod shadows;
 mod sources;
 mod surroundings;
@@ -412,10 +413,11 @@ fn every_code_of_a_lint_is_explained() {
         .lines()
         .filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'))
         .collect();
-    let code = regex::Regex::new(r#"\.warning\(\s*"([a-z-]+)""#).unwrap();
+    let code = regex::Regex::new(r#"\.warning\(\s*"([a-z0-9-]+)""#).unwrap();
     let sources = [
         include_str!("audit.rs"),
         include_str!("encrypted_dns.rs"),
+        include_str!("l7.rs"),
         include_str!("names.rs"),
         include_str!("networks.rs"),
         include_str!("peers.rs"),

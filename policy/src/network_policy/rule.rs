@@ -32,6 +32,7 @@ pub(super) fn read(
         peers,
         ports,
         named,
+        inspected: Vec::new(),
         dns: Vec::new(),
     }
 }

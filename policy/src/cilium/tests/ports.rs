@@ -152,7 +152,8 @@ fn a_named_port_of_the_cluster_is_a_containers() {
         assert_eq!(rule.named, std::slice::from_ref(&http));
         assert_eq!(rule.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 80, 80)]));
     }
-    let looked_into = "  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: web}], rules: {http: [{}]}}]\n";
+    let looked_into =
+        "  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: web, protocol: TCP}], rules: {http: [{}]}}]\n";
     assert_eq!(rule(looked_into).named, []);
     let unknown = "  - toCIDR: [192.0.2.1]\n    toPorts: [{ports: [{port: metrics}]}]\n";
     assert_eq!(
