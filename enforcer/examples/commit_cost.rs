@@ -83,6 +83,7 @@ fn program() -> Result<Program, Box<dyn Error>> {
         peer: Peer::Name(Pattern::name("api.example")?),
         ports: PortSet::Ranges(vec![PortRange::single(Protocol::Tcp, 443)]),
         named: vec![],
+        through: None,
         lease: LeaseTerms::default(),
         origins: vec![],
     };

@@ -213,6 +213,7 @@ fn allow(rule: u16, peer: Peer) -> Rule {
         peer,
         ports: PortSet::from_ranges([tcp(443), tcp(8000 + rule)]),
         named: vec![],
+        through: None,
         lease: LeaseTerms::default(),
         origins: vec![],
     }

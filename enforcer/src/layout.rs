@@ -414,6 +414,7 @@ pub(crate) fn class_name(class: SetClass) -> &'static str {
         SetClass::Admin => "admin",
         SetClass::Deny => "deny",
         SetClass::Allow => "allow",
+        SetClass::Inspect => "inspect",
         SetClass::Rest => "rest",
     }
 }

@@ -168,7 +168,8 @@ impl<'a> FlowJudge<'a> {
         let in_force = |element: &Element| self.is_member(element) || (self.is_learned)(element);
         match self.looked_up(tiers, peer, traffic, in_force, None) {
             Verdict::Allow => FlowVerdict::Allowed,
-            Verdict::Deny => self.without_lease(direction, tiers, judged, peer, traffic),
+            // Nobody looks into a flow that began before.
+            Verdict::Deny | Verdict::Inspect => self.without_lease(direction, tiers, judged, peer, traffic),
         }
     }
 

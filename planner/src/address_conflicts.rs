@@ -68,6 +68,7 @@ pub(super) fn refuse_all() -> Program {
         peer: Peer::Prefix(Zone::Anywhere, prefix),
         ports: PortSet::All,
         named: Vec::new(),
+        through: None,
         lease: LeaseTerms::default(),
         origins: Vec::new(),
     };

@@ -15,6 +15,7 @@
 //! Admin   accepted in tier Admin               let through
 //! Deny    denied in tier Admin or Network      refused
 //! Allow   allowed in tier Network or later     let through
+//! Inspect the same, for some connections       looked into
 //! Rest    refused because no rule allows it    refused       (only where intervals say otherwise)
 //! intervals, and what they leave open: [`Classifier::default_verdict`]
 //! ```
@@ -120,7 +121,8 @@ impl Classifier {
         }
     }
 
-    /// Whether every rule allows, and stands in tier Network: then nothing decides before another.
+    /// Whether every rule allows all connections, and stands in tier Network: then nothing decides
+    /// before another.
     pub fn only_allows(&self) -> bool {
         self.only_allows
     }
@@ -128,6 +130,11 @@ impl Classifier {
     /// All rules of the tiers, in the order of evaluation.
     pub fn rules(&self) -> &[Rule] {
         &self.list.rules
+    }
+
+    /// Whether some connections are looked into.
+    pub fn inspects(&self) -> bool {
+        self.list.rules.iter().any(|rule| rule.through.is_some())
     }
 
     /// The rules about names.
@@ -218,9 +225,18 @@ impl Classifier {
                 entries(SetClass::Deny, &rule.ports, &counts, &accepted)
             }
             Action::Allow | Action::Pass => {
-                let counts = decided.map(|by| matches!(by, Precedence::Allowed | Precedence::Rest(_)));
+                let class = match rule.through {
+                    None => SetClass::Allow,
+                    Some(_) => SetClass::Inspect,
+                };
+                // What lets every connection through decides before what looks into them.
+                let counts = decided.map(|by| match by {
+                    Precedence::Allowed => class == SetClass::Allow,
+                    Precedence::Inspected | Precedence::Rest(_) => true,
+                    Precedence::Admin(_) | Precedence::Denied => false,
+                });
                 let denied = decided.map(|by| (by.class() == SetClass::Deny).then_some(SetClass::Deny));
-                entries(SetClass::Allow, &rule.ports, &counts, &denied)
+                entries(class, &rule.ports, &counts, &denied)
             }
         }
     }
@@ -280,7 +296,7 @@ impl Classifier {
                     // The intervals must not let that traffic through: an entry of the last class
                     // refuses it. That entry hides the intervals, so what these allow is added too.
                     add(SetClass::Rest, &PortSet::All);
-                    for allowing in [SetClass::Admin, SetClass::Allow] {
+                    for allowing in [SetClass::Admin, SetClass::Allow, SetClass::Inspect] {
                         add(allowing, &with.ports_where(&PortSet::All, |by| by.class() == allowing));
                     }
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use names::Pattern;
 
@@ -10,9 +11,10 @@ use crate::dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode, QuestionRule
 use crate::endpoint::Endpoint;
 use crate::extensions::{DenyResponse, LeaseTerms};
 use crate::inventory::{ContainerPort, Inventory, named_ports};
+use crate::l7::{L7Rules, VerifyNames};
+use crate::peer_selector::NamedPort;
 use crate::policy::{Action, DirectionSpec, Policy, PolicyRule, PolicySpec, Tier};
-use crate::policy_id::PolicyId;
-use crate::ports::PortSet;
+use crate::ports::{PortRange, PortSet, Protocol};
 use crate::program::{EndpointPolicy, Origin, Peer, Program, Rule, Tiers};
 
 /// Compiles the policies that govern one endpoint. Endpoints that are governed alike get equal
@@ -58,7 +60,9 @@ pub fn says_anything(spec: &PolicySpec) -> bool {
 
 /// Whether a spec speaks of ports by the names that the containers of its own subject give them.
 pub fn names_ports_of_subject(spec: &PolicySpec) -> bool {
-    spec.directions.ingress.rules.iter().any(|rule| !rule.named.is_empty())
+    let names_ports =
+        |rule: &PolicyRule| !rule.named.is_empty() || rule.inspected.iter().any(|ports| !ports.named.is_empty());
+    spec.directions.ingress.rules.iter().any(names_ports)
 }
 
 /// As [`gather`], for specs of which [`governs`] is true, of an endpoint whose containers name
@@ -120,8 +124,8 @@ fn program(specs: &[(&Policy, &PolicySpec)], teachers: &BTreeSet<IpAddr>, source
         response = quieter(response, policy.extensions.response);
     }
     governed.then(|| Program {
-        enforced: enforced.taught_by(teachers),
-        audited: audited.then(|| all.taught_by(teachers)),
+        enforced: enforced.without_void_inspection().taught_by(teachers),
+        audited: audited.then(|| all.without_void_inspection().taught_by(teachers)),
         response,
     })
 }
@@ -169,15 +173,10 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, sources: RuleSourc
         Tier::Network => &mut tiers.network,
         Tier::Baseline { .. } => &mut tiers.baseline,
     };
-    let terms = policy.extensions.lease;
-    rules.extend(
-        written
-            .iter()
-            .flat_map(|rule| rules_of_peers(&policy.id, rule, terms, sources)),
-    );
+    rules.extend(written.iter().flat_map(|rule| rules_of(policy, rule, sources)));
     if spec.tier == Tier::Network {
         // The sort is stable: rules with one action stay in the order in which they were written.
-        tiers.network.sort_by_key(|rule| rule.action);
+        tiers.network.sort_by_key(Rule::order);
         if *closes {
             tiers.closed_by.push(Origin {
                 policy: policy.id.clone(),
@@ -187,48 +186,122 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, sources: RuleSourc
     }
 }
 
-/// A rule as it was written → one rule for each of its peers.
-///
-/// Ports that it names are those of the packet's receiver. At egress that is the peer, so that the
-/// names stay for the [`membership`](crate::membership) to resolve. At ingress it is the endpoint
-/// itself, and they are numbers at once.
-fn rules_of_peers(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, sources: RuleSources<'_>) -> Vec<Rule> {
-    let (ports, named) = match sources.direction {
-        Direction::Egress => (rule.ports.clone(), rule.named.as_slice()),
-        Direction::Ingress => (rule.ports.union(&named_ports(sources.ports, &rule.named)), &[][..]),
-    };
-    let of = |peer, ports: PortSet, named: &[_], lease| Rule {
+/// A rule as it was written → one rule for each of its peers, and more for the ports whose
+/// connections are looked into.
+fn rules_of(policy: &Policy, rule: &PolicyRule, sources: RuleSources<'_>) -> Vec<Rule> {
+    let mut rules = rules_of_ports(policy, rule, RulePorts::all(&rule.ports, &rule.named, sources), sources);
+    for inspected in &rule.inspected {
+        let ports = RulePorts {
+            through: Some(&inspected.rules),
+            ..RulePorts::all(&inspected.ports, &inspected.named, sources)
+        };
+        rules.extend(rules_of_ports(policy, rule, ports, sources));
+    }
+    rules
+}
+
+/// Ports of a rule, and what connections to them must announce.
+#[derive(Clone)]
+struct RulePorts<'r> {
+    ports: PortSet,
+    named: &'r [NamedPort],
+    through: Option<&'r Arc<L7Rules>>,
+}
+
+impl<'r> RulePorts<'r> {
+    /// Ports that a rule names are those of the packet's receiver. At egress that is the peer, so
+    /// that the names stay for the [`membership`](crate::membership) to resolve. At ingress it is
+    /// the endpoint itself, and they are numbers at once.
+    fn all(ports: &PortSet, named: &'r [NamedPort], sources: RuleSources<'_>) -> Self {
+        let (ports, named) = match sources.direction {
+            Direction::Egress => (ports.clone(), named),
+            Direction::Ingress => (ports.union(&named_ports(sources.ports, named)), &[][..]),
+        };
+        Self {
+            ports,
+            named,
+            through: None,
+        }
+    }
+}
+
+/// One rule for each peer.
+fn rules_of_ports(policy: &Policy, rule: &PolicyRule, ports: RulePorts<'_>, sources: RuleSources<'_>) -> Vec<Rule> {
+    let RulePorts { ports, named, through } = ports;
+    let of = |peer, ports: PortSet, named: &[_], lease, through: Option<&Arc<L7Rules>>| Rule {
         action: rule.action,
         peer,
         ports,
         named: named.to_vec(),
+        through: through.cloned(),
         lease,
         origins: vec![Origin {
-            policy: policy.clone(),
+            policy: policy.id.clone(),
             rule: rule.origin.clone(),
         }],
     };
+    let lease = policy.extensions.lease;
+    let none = LeaseTerms::default();
     let mut rules = Vec::new();
     for peer in sources.inventory.peers(&rule.peers) {
         match peer {
-            Peer::Name(_) => rules.push(of(peer, ports.clone(), &[], lease)),
+            Peer::Name(_) => match policy.extensions.verify_names.filter(|_| rule.action == Action::Allow) {
+                None => rules.push(of(peer, ports.clone(), &[], lease, through)),
+                Some(mode) => {
+                    let (verified, plain) = verified(&ports, through, mode);
+                    if let Some((ports, through)) = verified {
+                        rules.push(of(peer.clone(), ports, &[], lease, Some(&through)));
+                    }
+                    if !plain.is_empty() {
+                        rules.push(of(peer, plain, &[], lease, None));
+                    }
+                }
+            },
             Peer::Prefix(zone, prefix) => {
                 if !ports.is_empty() {
-                    rules.push(of(peer, ports.clone(), &[], LeaseTerms::default()));
+                    rules.push(of(peer, ports.clone(), &[], none, through));
                 }
                 if !named.is_empty() {
                     let pods = Peer::PodsWithin(zone, prefix);
-                    let none = PortSet::Ranges(Vec::new());
-                    rules.push(of(pods, none, named, LeaseTerms::default()));
+                    rules.push(of(pods, PortSet::Ranges(Vec::new()), named, none, through));
                 }
             }
             Peer::PodsWithin(..) | Peer::Object(_) => {
-                rules.push(of(peer, ports.clone(), named, LeaseTerms::default()));
+                rules.push(of(peer, ports.clone(), named, none, through));
             }
         }
     }
     rules
 }
+
+/// The ports of a rule about names where names are verified: those whose connections are looked
+/// into, with what they must announce, and the others.
+///
+/// Names are verified in TCP. QUIC announces them too, in a form that is not read here, so its port
+/// is among neither unless the mode only records. Of every port and protocol those remain that can
+/// be told apart.
+fn verified(
+    ports: &PortSet,
+    through: Option<&Arc<L7Rules>>,
+    mode: VerifyNames,
+) -> (Option<(PortSet, Arc<L7Rules>)>, PortSet) {
+    let tcp = PortSet::from_ranges([PortRange::every(Protocol::Tcp)]);
+    let looked_into = ports.intersection(&tcp);
+    let rules = L7Rules {
+        verify_names: Some(mode),
+        ..through.map(|rules| L7Rules::clone(rules)).unwrap_or_default()
+    };
+    let verified = (!looked_into.is_empty()).then(|| (looked_into, Arc::new(rules)));
+    let every = PortSet::from_ranges(Protocol::ALL.map(PortRange::every));
+    let mut others = ports.intersection(&every).subtract(&tcp);
+    if mode == VerifyNames::Enforce {
+        others = others.subtract(&PortSet::from_ranges([PortRange::single(Protocol::Udp, QUIC_PORT)]));
+    }
+    (verified, others)
+}
+
+/// RFC 9114 §3.1: HTTP/3 has the port of `https` unless it is told otherwise.
+const QUIC_PORT: u16 = 443;
 
 /// The patterns that may be asked, by servers and port.
 type GrantedPatterns = BTreeMap<(DnsServers, u16), BTreeSet<Pattern>>;

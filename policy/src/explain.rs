@@ -120,8 +120,8 @@ pub fn explain(context: ExplainContext<'_>, peer: &KnownPeer) -> Explanation {
         .as_ref()
         .map(|tiers| decide(context.direction, tiers, context.inventory, peer));
     let (outcome, decision) = match (enforced.verdict(), audited) {
-        (Verdict::Deny, _) => (ExplainOutcome::Denied, enforced),
-        (Verdict::Allow, Some(audited)) if audited.verdict() == Verdict::Deny => (ExplainOutcome::Audited, audited),
+        (Verdict::Deny | Verdict::Inspect, _) => (ExplainOutcome::Denied, enforced),
+        (Verdict::Allow, Some(audited)) if audited.verdict() != Verdict::Allow => (ExplainOutcome::Audited, audited),
         (Verdict::Allow, _) => (ExplainOutcome::Allowed, enforced),
     };
     // What a rule denies is meant to be denied; only where none speaks is something missing.

@@ -8,6 +8,7 @@ use crate::diagnostic::{closest, quoted};
 use crate::diagnostic_report::DiagnosticReport;
 use crate::dns_rules::QuestionMode;
 use crate::ignore::{self, IGNORE};
+use crate::l7::VerifyNames;
 use crate::shape::DocumentNode;
 
 /// What the `namegate.io/` annotations of a policy object say; nothing is the default.
@@ -23,6 +24,9 @@ pub struct Extensions {
     pub questions: Option<QuestionMode>,
     /// How a refused packet is answered (annotation `namegate.io/deny-response`).
     pub response: Option<DenyResponse>,
+    /// Whether connections must announce the name that led them there (annotation
+    /// `namegate.io/verify-names`).
+    pub verify_names: Option<VerifyNames>,
 }
 
 /// What a policy says about leases, where it differs from the configuration.
@@ -49,8 +53,9 @@ const MIN_TTL: &str = "namegate.io/min-ttl";
 const GRACE: &str = "namegate.io/grace";
 const DNS_QUESTIONS: &str = "namegate.io/dns-questions";
 const DENY_RESPONSE: &str = "namegate.io/deny-response";
+const VERIFY_NAMES: &str = "namegate.io/verify-names";
 
-const KNOWN: [&str; 6] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE, IGNORE];
+const KNOWN: [&str; 7] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE, VERIFY_NAMES, IGNORE];
 
 /// A lease that outlives a day is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -81,6 +86,14 @@ pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
             DENY_RESPONSE => {
                 let responses = [("reject", DenyResponse::Reject), ("drop", DenyResponse::Drop)];
                 extensions.response = one_of(&node, responses, report);
+            }
+            VERIFY_NAMES => {
+                let modes = [("enforce", VerifyNames::Enforce), ("audit", VerifyNames::Audit)];
+                extensions.verify_names = one_of(&node, modes, report);
+                report.unenforced(
+                    &node.path,
+                    "connections are not looked into yet, so TCP is not opened to the names of this policy",
+                );
             }
             IGNORE => {
                 let entries = ignore::entries(node.value.as_str().unwrap_or_default());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use names::Pattern;
@@ -12,6 +13,7 @@ use siphasher::sip::SipHasher24;
 use crate::direction::PerDirection;
 use crate::dns_rules::QuestionRules;
 use crate::extensions::{DenyResponse, LeaseTerms};
+use crate::l7::L7Rules;
 use crate::peer_selector::{NamedPort, ObjectSelector};
 use crate::policy::Action;
 use crate::policy_id::PolicyId;
@@ -74,6 +76,10 @@ pub struct Rule {
     pub ports: PortSet,
     /// More ports, at peers that are pods: those that their containers give these names.
     pub named: Vec<NamedPort>,
+    /// What connections must announce, where the rule lets through only some of those to its
+    /// ports. Only rules that allow have it, of tier [`network`](Tiers::network), where that is
+    /// closed.
+    pub through: Option<Arc<L7Rules>>,
     /// How long the addresses of a name stay.
     pub lease: LeaseTerms,
     /// Where it was written; no part of the program's identity.
@@ -110,6 +116,9 @@ pub enum Verdict {
     Allow,
     /// The packet is refused.
     Deny,
+    /// What the connection announces decides, by the rules that it must go
+    /// [through](Rule::through). Unless it is looked into, it is refused.
+    Inspect,
 }
 
 /// The identity of what a program makes the kernel do: equal for programs that differ only in
@@ -123,7 +132,7 @@ pub struct ProgramId(pub u64);
 
 impl ProgramId {
     /// Raise when the meaning of a program in the kernel changes.
-    pub const SCHEME: u8 = 4;
+    pub const SCHEME: u8 = 5;
 }
 
 impl fmt::Display for ProgramId {
@@ -180,6 +189,11 @@ impl Tiers {
         !self.closed_by.is_empty()
     }
 
+    /// Whether some connections are looked into.
+    pub fn inspects(&self) -> bool {
+        self.network.iter().any(|rule| rule.through.is_some())
+    }
+
     /// All rules, in order.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.admin.iter().chain(&self.network).chain(&self.baseline)
@@ -206,6 +220,15 @@ impl Tiers {
     pub(crate) fn taught_by(mut self, servers: &BTreeSet<IpAddr>) -> Self {
         if self.rules().any(|rule| matches!(rule.peer, Peer::Name(_))) {
             self.teachers.clone_from(servers);
+        }
+        self
+    }
+
+    /// Takes out what is looked into where nothing closes the direction: connections to the same
+    /// ports that announce anything else pass there too. A denial of tier Baseline denies them.
+    pub(crate) fn without_void_inspection(mut self) -> Self {
+        if !self.closed() {
+            self.network.retain(|rule| rule.through.is_none());
         }
         self
     }
@@ -244,9 +267,14 @@ impl Rule {
         !self.ports.is_empty() || !self.named.is_empty()
     }
 
-    /// Ordered so that denials come first.
-    fn without_ports(&self) -> (Action, &Peer, &[NamedPort], LeaseTerms) {
-        (self.action, &self.peer, &self.named, self.lease)
+    /// Ordered as the rules of tier Network decide.
+    fn without_ports(&self) -> impl Ord + Hash + '_ {
+        (self.order(), &self.peer, &self.named, self.lease, &self.through)
+    }
+
+    /// In tier Network denials come first, and allowances of all connections before those of some.
+    pub(crate) fn order(&self) -> (Action, bool) {
+        (self.action, self.through.is_some())
     }
 
     fn effect(&self) -> impl Hash {
@@ -282,6 +310,7 @@ mod tests {
             peer,
             ports: PortSet::from_ranges([PortRange::single(Protocol::Tcp, port)]),
             named: Vec::new(),
+            through: None,
             lease: LeaseTerms::default(),
             origins: vec![origin("p")],
         }
@@ -310,7 +339,7 @@ mod tests {
     fn the_id_is_the_same_in_every_process_and_version() {
         assert_eq!(
             program().id().to_string(),
-            "49ace0da1756974a",
+            "6bc44c825810c927",
             "raise ProgramId::SCHEME if the meaning changed"
         );
     }
@@ -325,7 +354,7 @@ mod tests {
 
     #[test]
     fn whatever_the_kernel_does_is_part_of_the_id() {
-        let mut others = vec![program(); 8];
+        let mut others = vec![program(); 9];
         others[0].enforced.closed_by.clear();
         others[1].enforced.admin = std::mem::take(&mut others[1].enforced.network);
         others[2].enforced.network[0].peer = Peer::Prefix(Zone::Anywhere, "192.0.2.0/24".parse().unwrap());
@@ -334,6 +363,7 @@ mod tests {
         others[5].enforced.network[1].peer = name("a.example.com");
         others[6].audited = Some(others[6].enforced.clone());
         others[7].response = Some(DenyResponse::Drop);
+        others[8].enforced.network[1].through = Some(Arc::default());
         others.push(program());
         let ids: std::collections::BTreeSet<_> = others.iter().map(Program::id).collect();
         assert_eq!(ids.len(), others.len());

@@ -217,6 +217,7 @@ mod tests {
             peer: Peer::Name(Pattern::pattern(text).unwrap()),
             ports: PortSet::All,
             named: Vec::new(),
+            through: None,
             lease: LeaseTerms::default(),
             origins: Vec::new(),
         });

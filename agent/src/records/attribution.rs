@@ -48,7 +48,7 @@ pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>)
     match explain(scene, &towards).decision {
         Decision::Rule {
             origin,
-            verdict: Verdict::Deny,
+            verdict: Verdict::Deny | Verdict::Inspect,
             ..
         } => Some(Attribution {
             policy: origin.policy.to_string(),

@@ -91,6 +91,7 @@ fn rule(action: Action, name: &str, ports: PortSet) -> Rule {
         peer: Peer::Name(Pattern::name(name).unwrap()),
         ports,
         named: vec![],
+        through: None,
         lease: LeaseTerms::default(),
         origins: vec![],
     }

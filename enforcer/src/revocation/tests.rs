@@ -35,6 +35,7 @@ fn rule(action: Action, peer: Peer, ports: PortSet) -> Rule {
         peer,
         ports,
         named: vec![],
+        through: None,
         lease: LeaseTerms::default(),
         origins: vec![],
     }

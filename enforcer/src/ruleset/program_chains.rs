@@ -33,6 +33,11 @@
 //! ep4-X-prefixes   the prefixes, for all of these chains
 //! ```
 //!
+//! # What is looked into
+//! Connections of [`SetClass::Inspect`] are not let through here: what looks into them makes
+//! connections of its own. So nothing is looked up for them, and they meet what decides behind
+//! that class. By [`Classifier`]'s order that refuses them.
+//!
 //! # Verdicts
 //! A packet that is allowed *returns* from its program to the caller of its dispatch: behind the
 //! sender's program the receiver's is asked. No rule here accepts. No rule uses `jump` either, so
@@ -107,9 +112,9 @@ fn write_chains(
     [allow, deny]: [objects::NftVerdict; 2],
 ) -> Vec<ProgramChain> {
     let intervals = AddressZone::ALL.map(|place| {
-        let mut intervals = evaluation.classifier.intervals(place);
-        intervals.retain(|interval| IpFamily::of(interval.first) == family);
-        intervals
+        let intervals = evaluation.classifier.intervals(place).into_iter();
+        let of_family = intervals.filter(|interval| IpFamily::of(interval.first) == family);
+        of_family.map(refusing_inspected).collect()
     });
     let mut writer = ProgramWriter {
         name,
@@ -215,7 +220,7 @@ impl ProgramWriter<'_> {
         let classes = self.look_up_classes(traffic, None);
         // Without exact sets and sets for every port, `classes` is empty here although there are
         // ranges.
-        if ranges.is_empty() || self.classifier.layout().classes.is_empty() {
+        if ranges.is_empty() || self.classes().next().is_none() {
             return [classes, prefixes].concat();
         }
         if prefixes.len() > 1 {
@@ -273,8 +278,8 @@ impl ProgramWriter<'_> {
         let layout = self.classifier.layout();
         let all = layout.all_traffic.then(|| (SetKind::All, vec![peer()]));
         let kinds: Vec<_> = exact.into_iter().chain(of_range).chain(all).collect();
-        let look_up = |class: &SetClass| {
-            let (class, verdict) = (*class, self.verdict(class.verdict()));
+        let look_up = |class: SetClass| {
+            let verdict = self.verdict(class.verdict());
             let rules = kinds.iter().map(move |(kind, fields)| {
                 let set = SetId {
                     program: self.tiers,
@@ -287,15 +292,20 @@ impl ProgramWriter<'_> {
             rules.collect::<Vec<_>>()
         };
         let of_class = |class: SetClass| {
-            let own = layout.classes.get(&class).into_iter().flat_map(look_up);
+            let own = self.classes().filter(move |own| *own == class).flat_map(look_up);
             own.chain(self.look_up_shared(traffic, |shared| shared == class))
         };
         SetClass::ALL.into_iter().flat_map(of_class).collect()
     }
 
     fn comes_before_own(&self, class: SetClass) -> bool {
-        let own = self.classifier.layout().classes.first();
-        own.is_some_and(|own| class < *own)
+        self.classes().next().is_some_and(|own| class < own)
+    }
+
+    /// The classes whose sets are looked up, in order.
+    fn classes(&self) -> impl Iterator<Item = SetClass> {
+        let classes = self.classifier.layout().classes.iter().copied();
+        classes.filter(|class| *class != SetClass::Inspect)
     }
 
     /// The lookups in the sets of shared rules of some classes. ICMP has no ports, so it is in the
@@ -390,7 +400,7 @@ impl ProgramWriter<'_> {
     fn verdict(&self, verdict: Verdict) -> objects::NftVerdict {
         match verdict {
             Verdict::Allow => self.allow.clone(),
-            Verdict::Deny => self.deny.clone(),
+            Verdict::Deny | Verdict::Inspect => self.deny.clone(),
         }
     }
 }
@@ -453,8 +463,17 @@ fn family_has(interval: &AddressInterval, protocol: Protocol) -> bool {
 fn other_than(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Allow => Verdict::Deny,
-        Verdict::Deny => Verdict::Allow,
+        Verdict::Deny | Verdict::Inspect => Verdict::Allow,
     }
+}
+
+/// An interval as these chains decide it.
+fn refusing_inspected(interval: AddressInterval) -> AddressInterval {
+    let verdicts = interval.verdicts.map(|verdict| match verdict {
+        Verdict::Inspect => Verdict::Deny,
+        verdict => verdict,
+    });
+    AddressInterval { verdicts, ..interval }
 }
 
 fn found(fields: Vec<PacketField>, lookup: RuleLookup, verdict: &objects::NftVerdict) -> NftRule {

@@ -72,6 +72,7 @@ pub(crate) fn rule(action: Action, peer: Peer, ports: PortSet) -> Rule {
         peer,
         ports,
         named: vec![],
+        through: None,
         lease: LeaseTerms::default(),
         origins: vec![],
     }

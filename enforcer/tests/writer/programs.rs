@@ -27,6 +27,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         peer: Peer::Name(Pattern::name(name).unwrap()),
         ports,
         named: vec![],
+        through: None,
         lease: LeaseTerms::default(),
         origins: vec![],
     };

@@ -1,4 +1,4 @@
-//! What names and objects add: ports of single addresses, in sets of four classes.
+//! What names and objects add: ports of single addresses, in sets of five classes.
 
 use smallvec::SmallVec;
 
@@ -14,19 +14,28 @@ pub enum SetClass {
     Deny,
     /// Allowed in tier Network or later.
     Allow,
+    /// Allowed in tier Network where connections announce what a rule asks.
+    Inspect,
     /// Refused because no rule allows it.
     Rest,
 }
 
 impl SetClass {
     /// All of them, in order.
-    pub const ALL: [SetClass; 4] = [SetClass::Admin, SetClass::Deny, SetClass::Allow, SetClass::Rest];
+    pub const ALL: [SetClass; 5] = [
+        SetClass::Admin,
+        SetClass::Deny,
+        SetClass::Allow,
+        SetClass::Inspect,
+        SetClass::Rest,
+    ];
 
     /// The verdict on a packet that such a set holds.
     pub fn verdict(self) -> Verdict {
         match self {
             SetClass::Admin | SetClass::Allow => Verdict::Allow,
             SetClass::Deny | SetClass::Rest => Verdict::Deny,
+            SetClass::Inspect => Verdict::Inspect,
         }
     }
 }

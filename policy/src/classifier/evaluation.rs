@@ -24,6 +24,9 @@ pub(super) enum Precedence {
     Admin(Verdict),
     Denied,
     Allowed,
+    /// What the connection announces decides. Only in tiers that are closed, so never where
+    /// `Rest` allows.
+    Inspected,
     Rest(Verdict),
 }
 
@@ -31,9 +34,10 @@ impl Precedence {
     pub(super) fn class(self) -> SetClass {
         match self {
             Precedence::Admin(Verdict::Allow) => SetClass::Admin,
-            Precedence::Admin(Verdict::Deny) | Precedence::Denied => SetClass::Deny,
+            Precedence::Admin(Verdict::Deny | Verdict::Inspect) | Precedence::Denied => SetClass::Deny,
             Precedence::Allowed | Precedence::Rest(Verdict::Allow) => SetClass::Allow,
-            Precedence::Rest(Verdict::Deny) => SetClass::Rest,
+            Precedence::Inspected => SetClass::Inspect,
+            Precedence::Rest(Verdict::Deny | Verdict::Inspect) => SetClass::Rest,
         }
     }
 
@@ -79,8 +83,11 @@ impl RuleList {
             let decided = match (tier, verdict) {
                 (_, None) => PortState::Passed,
                 (0, Some(verdict)) => PortState::Decided(Precedence::Admin(verdict)),
+                (1, Some(Verdict::Allow)) if self.rules[index].through.is_some() => {
+                    PortState::Decided(Precedence::Inspected)
+                }
                 (1, Some(Verdict::Allow)) => PortState::Decided(Precedence::Allowed),
-                (1, Some(Verdict::Deny)) => PortState::Decided(Precedence::Denied),
+                (1, Some(Verdict::Deny | Verdict::Inspect)) => PortState::Decided(Precedence::Denied),
                 (_, Some(verdict)) => PortState::Decided(Precedence::Rest(verdict)),
             };
             states.change(ports, |now| if now == PortState::Undecided { decided } else { now });

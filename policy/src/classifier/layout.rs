@@ -34,20 +34,20 @@ impl SetLayout {
         if exact.is_empty() {
             return Self::default();
         }
-        let only_allows = only_allows(tiers);
+        let (only_allows, never_denies) = (only_allows(tiers), never_denies(tiers));
         let all_traffic = exact.iter().any(|rule| rule.ports == PortSet::All);
         let mut ports = PortSet::Ranges(Vec::new());
         for rule in exact.iter().filter(|rule| rule.ports != PortSet::All) {
             ports = ports.union(&rule.ports);
         }
-        if all_traffic && !only_allows {
+        if all_traffic && !never_denies {
             // All traffic with exceptions is written port by port.
             ports = every_port();
         }
         let classes = match only_allows {
             true => BTreeSet::from([SetClass::Allow]),
             // An entry for all traffic hides what comes before it, which then has entries too.
-            false if all_traffic || is_overruled => classes(tiers),
+            false if (all_traffic && !never_denies) || is_overruled => classes(tiers),
             false => classes_of(&placed, tiers),
         };
         Self {
@@ -59,8 +59,14 @@ impl SetLayout {
     }
 }
 
-/// Whether every rule allows, and stands in tier Network.
+/// Whether every rule allows all connections, and stands in tier Network.
 pub(super) fn only_allows(tiers: &Tiers) -> bool {
+    never_denies(tiers) && !tiers.inspects()
+}
+
+/// Whether every rule allows, all connections or some, and stands in tier Network. An allowance of
+/// all traffic has no exceptions then.
+fn never_denies(tiers: &Tiers) -> bool {
     tiers.rules().all(|rule| rule.action == Action::Allow) && tiers.admin.is_empty() && tiers.baseline.is_empty()
 }
 
@@ -69,7 +75,8 @@ fn is_exact(rule: &Rule) -> bool {
     !matches!(rule.peer, Peer::Prefix(..))
 }
 
-/// The classes of what some rules decide by themselves. They hold no rule for all traffic.
+/// The classes of what some rules decide by themselves. They hold no rule for all traffic with
+/// exceptions.
 fn classes_of(placed: &[(RuleIndex, &Rule)], tiers: &Tiers) -> BTreeSet<SetClass> {
     let network = tiers.admin.len()..tiers.admin.len() + tiers.network.len();
     let mut found = BTreeSet::new();
@@ -79,6 +86,7 @@ fn classes_of(placed: &[(RuleIndex, &Rule)], tiers: &Tiers) -> BTreeSet<SetClass
             Action::Pass => return classes(tiers),
             Action::Allow if *index < network.start => SetClass::Admin,
             Action::Deny if *index >= network.end => SetClass::Rest,
+            Action::Allow if rule.through.is_some() => SetClass::Inspect,
             Action::Allow => SetClass::Allow,
             Action::Deny => SetClass::Deny,
         };
@@ -96,6 +104,9 @@ pub(super) fn classes(tiers: &Tiers) -> BTreeSet<SetClass> {
     }
     if any(&tiers.admin, Action::Deny) || any(&tiers.network, Action::Deny) {
         classes.insert(SetClass::Deny);
+    }
+    if tiers.inspects() {
+        classes.insert(SetClass::Inspect);
     }
     // Only where something else would decide before: what is passed, or denied in tier Baseline.
     if any(&tiers.admin, Action::Pass) || any(&tiers.baseline, Action::Deny) || any(&tiers.baseline, Action::Pass) {

@@ -56,11 +56,13 @@ pub(super) fn shared_rules(tiers: &Tiers, list: &RuleList) -> Vec<SharedRule> {
     if is_alone(tiers) {
         return Vec::new();
     }
-    let own = 3 * layout::classes(tiers).len();
+    // What is looked into is looked up elsewhere than where packets are let through.
+    let classes = layout::classes(tiers).into_iter();
+    let own = 3 * classes.filter(|class| *class != SetClass::Inspect).count();
     let most = MOST.min(MOST_LOOKUPS.saturating_sub(own));
     let rules = list.rules.iter().enumerate();
     let mut chosen: Vec<(usize, RuleIndex, SetClass)> = rules
-        .filter(|(_, rule)| has_one_kind_of_set(rule))
+        .filter(|(_, rule)| has_one_kind_of_set(rule) && rule.through.is_none())
         .filter_map(|(index, rule)| Some((asks_for(&rule.peer)?, index, uniform_class(list, index)?)))
         .collect();
     // Those that ask for least select most.

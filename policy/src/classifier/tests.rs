@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
@@ -66,6 +67,7 @@ fn rule(action: Action, peer: Peer, ports: PortSet) -> Rule {
         peer,
         ports,
         named: Vec::new(),
+        through: None,
         lease: LeaseTerms::default(),
         origins: Vec::new(),
     }
@@ -94,21 +96,33 @@ fn ordered(names: bool) -> impl Strategy<Value = Vec<Rule>> {
 fn network() -> impl Strategy<Value = Vec<Rule>> {
     let actions = [Action::Allow, Action::Deny];
     let peer = prop_oneof![prefix(), (0_u8..3).prop_map(object), (0_u8..3).prop_map(name)];
-    let one = (prop::sample::select(actions.to_vec()), peer, ports())
-        .prop_map(|(action, peer, ports)| rule(action, peer, ports));
+    let one = (prop::sample::select(actions.to_vec()), peer, ports(), 0_u8..4);
+    let one = one.prop_map(|(action, peer, ports, through)| {
+        let tcp = PortSet::from_ranges([PortRange::every(Protocol::Tcp)]);
+        match through {
+            0 if action == Action::Allow => Rule {
+                through: Some(Arc::default()),
+                ..rule(action, peer, ports.intersection(&tcp))
+            },
+            _ => rule(action, peer, ports),
+        }
+    });
     prop::collection::vec(one, 0..6).prop_map(|mut rules| {
-        rules.sort_by_key(|rule| rule.action);
+        rules.sort_by_key(Rule::order);
         rules
     })
 }
 
 fn tiers() -> impl Strategy<Value = Tiers> {
-    (ordered(true), network(), any::<bool>(), ordered(false)).prop_map(|(admin, network, closed, baseline)| Tiers {
-        admin,
-        network,
-        closed_by: closed.then(origin).into_iter().collect(),
-        baseline,
-        ..Tiers::default()
+    (ordered(true), network(), any::<bool>(), ordered(false)).prop_map(|(admin, network, closed, baseline)| {
+        Tiers {
+            admin,
+            network,
+            closed_by: closed.then(origin).into_iter().collect(),
+            baseline,
+            ..Tiers::default()
+        }
+        .without_void_inspection()
     })
 }
 
@@ -168,7 +182,10 @@ impl Target {
                         None => rule.ports == PortSet::All,
                     }
             };
-            rules.iter().find(speaks).map(|rule| rule.action)
+            rules
+                .iter()
+                .find(speaks)
+                .map(|rule| (rule.action, rule.through.is_some()))
         };
         for (rules, closed) in [
             (&tiers.admin, false),
@@ -176,10 +193,11 @@ impl Target {
             (&tiers.baseline, false),
         ] {
             match first(rules) {
-                Some(Action::Allow) => return Verdict::Allow,
-                Some(Action::Deny) => return Verdict::Deny,
-                Some(Action::Pass) | None if closed => return Verdict::Deny,
-                Some(Action::Pass) | None => {}
+                Some((Action::Allow, true)) => return Verdict::Inspect,
+                Some((Action::Allow, false)) => return Verdict::Allow,
+                Some((Action::Deny, _)) => return Verdict::Deny,
+                Some((Action::Pass, _)) | None if closed => return Verdict::Deny,
+                Some((Action::Pass, _)) | None => {}
             }
         }
         Verdict::Allow

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::document;
 use crate::endpoint::EndpointId;
-use crate::ports::Protocol;
+use crate::ports::{PortRange, Protocol};
 use crate::validate;
 
 fn endpoint(namespace: &str, labels: &[(&str, &str)]) -> Endpoint {
@@ -174,8 +174,8 @@ fn names_gather_the_ports_and_origins_of_every_rule_that_has_them() {
 
 #[test]
 fn a_name_that_no_port_is_opened_for_is_no_rule() {
-    let http = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]\n";
-    assert_eq!(compiled(&[policy("p", http)]).enforced.network, []);
+    let kafka = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '9092', protocol: TCP}], rules: {kafka: [{}]}}]\n";
+    assert_eq!(compiled(&[policy("p", kafka)]).enforced.network, []);
 }
 
 #[test]
@@ -314,4 +314,116 @@ fn an_admin_tier_is_ordered_by_priority_and_then_by_name() {
         .map(|rule| rule.origins[0].policy.name.as_str())
         .collect();
     assert_eq!(order, ["d", "b", "c", "a"]);
+}
+
+/// The rules of tier Network: what each is through, with its ports.
+fn network_of(policies: &[Policy]) -> Vec<(Option<String>, PortSet)> {
+    let program = compiled(policies);
+    let rules = program.enforced.network.into_iter();
+    rules
+        .map(|rule| (rule.through.map(|rules| rules.to_string()), rule.ports))
+        .collect()
+}
+
+fn tcp(port: u16) -> PortSet {
+    PortSet::from_ranges([PortRange::single(Protocol::Tcp, port)])
+}
+
+#[test]
+fn what_is_looked_into_is_a_rule_behind_those_that_let_everything_through() {
+    let http = |path: &str| {
+        format!(
+            "  egress:\n  - toCIDR: [192.0.2.1/32]\n    toPorts:\n    - ports: [{{port: '80', protocol: TCP}}]\n      rules: {{http: [{{method: GET, path: {path}}}]}}\n    - ports: [{{port: '443', protocol: TCP}}]\n"
+        )
+    };
+    let one = [policy("p", &http("/users"))];
+    assert_eq!(
+        network_of(&one),
+        [(None, tcp(443)), (Some("GET /users".to_owned()), tcp(80))]
+    );
+    let other = [policy("p", &http("/orders"))];
+    assert_ne!(
+        compiled(&one).id(),
+        compiled(&other).id(),
+        "what is asked is part of the program"
+    );
+    let plain = policy(
+        "q",
+        "  egress:\n  - toCIDR: [192.0.2.1/32]\n    toPorts: [{ports: [{port: '80', protocol: TCP}]}]\n",
+    );
+    let both = network_of(&[one[0].clone(), plain]);
+    assert_eq!(both.len(), 2);
+    assert_eq!(both[0].0, None, "an allowance of ports alone decides first");
+}
+
+#[test]
+fn nothing_is_looked_into_where_everything_passes_anyway() {
+    let http = "  egress:\n  - toCIDR: [192.0.2.1/32]\n    toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]\n";
+    let open = policy("p", &format!("  enableDefaultDeny: {{egress: false}}\n{http}"));
+    assert_eq!(network_of(std::slice::from_ref(&open)), []);
+    let closing = policy("q", "  egress: [{}]\n");
+    assert_eq!(
+        network_of(&[open, closing]).len(),
+        1,
+        "another policy closes the direction"
+    );
+}
+
+#[test]
+fn verified_names_open_tcp_to_what_announces_them_and_no_quic() {
+    let of = |mode: &str, ports: &str| {
+        let mut policy = policy(
+            "p",
+            &format!("  egress:\n  - toFQDNs: [{{matchName: a.example}}]\n{ports}"),
+        );
+        policy.extensions.verify_names = match mode {
+            "enforce" => Some(VerifyNames::Enforce),
+            _ => Some(VerifyNames::Audit),
+        };
+        network_of(&[policy])
+    };
+    let verified = Some("the name that is announced is the one that led there".to_owned());
+    let any = "    toPorts: [{ports: [{port: '443'}]}]\n";
+    let single = |protocol| PortRange::single(protocol, 443);
+    assert_eq!(
+        of("enforce", any),
+        [
+            (None, PortSet::from_ranges([single(Protocol::Sctp)])),
+            (verified.clone(), tcp(443))
+        ]
+    );
+    assert_eq!(
+        of("audit", any),
+        [
+            (
+                None,
+                PortSet::from_ranges([single(Protocol::Udp), single(Protocol::Sctp)])
+            ),
+            (verified.clone(), tcp(443))
+        ]
+    );
+    let every = of("enforce", "");
+    let [(None, others), (through, tcp)] = every.as_slice() else {
+        panic!("{every:?}")
+    };
+    assert_eq!(
+        (through, tcp),
+        (&verified, &PortSet::from_ranges([PortRange::every(Protocol::Tcp)]))
+    );
+    for (protocol, port, open) in [
+        (Protocol::Udp, 443, false),
+        (Protocol::Udp, 53, true),
+        (Protocol::Icmp, 8, true),
+        (Protocol::Tcp, 80, false),
+    ] {
+        assert_eq!(others.contains(protocol, port), open, "{protocol} {port}");
+    }
+    let requests = "    toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{path: /a}]}}]\n";
+    let [(Some(through), _)] = &of("enforce", requests)[..] else {
+        panic!()
+    };
+    assert!(
+        through.contains("any method /a") && through.contains("the name that is announced"),
+        "{through}"
+    );
 }

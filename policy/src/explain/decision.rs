@@ -81,6 +81,7 @@ impl fmt::Display for Decision {
                 let verb = match verdict {
                     Verdict::Allow => "allows",
                     Verdict::Deny => "denies",
+                    Verdict::Inspect => "looks into",
                 };
                 let matched = matched.shown(*direction);
                 write!(f, "{} {verb} {} ({matched})", shown_origin(origin), shown_ports(ports))
@@ -132,9 +133,11 @@ impl Matched {
 
 /// Goes through the tiers.
 pub(super) fn decide(direction: Direction, tiers: &Tiers, inventory: &Inventory, peer: &KnownPeer) -> Decision {
+    // What a connection announces is not looked at yet, so such a rule lets nothing through.
     let first = |rules: &[Rule]| {
         rules
             .iter()
+            .filter(|rule| rule.through.is_none())
             .find_map(|rule| matching(rule, inventory, peer).map(|it| (rule.clone(), it)))
     };
     let of = |rule: Rule, (matched, ports): (Matched, PortSet), verdict| {

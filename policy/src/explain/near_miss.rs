@@ -1,12 +1,14 @@
 //! What nearly matches: the one thing that is missing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use names::{Name, Pattern};
 
 use super::decision::matched_peer;
 use super::{ExplainContext, KnownName, KnownPeer, LeaseState, Matched, shown_origin, shown_ports};
 use crate::direction::Direction;
+use crate::l7::L7Rules;
 use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::peer_selector::ObjectSelector;
 use crate::policy::Action;
@@ -33,6 +35,8 @@ pub struct NearMiss {
 pub enum NearMissKind {
     /// The name held the address, and does no more.
     ExpiredLease(Pattern, KnownName),
+    /// It matches, and lets only some connections through, by what they announce.
+    Announcement(Arc<L7Rules>),
     /// The peer matches, and other ports are open.
     Port(PortSet),
     /// The name has more labels in front than the pattern's one star stands for.
@@ -64,6 +68,9 @@ impl fmt::Display for NearMiss {
                     f,
                     "{pattern} matches {name}, whose lease on the address ended {ago} s ago; a new lookup opens it again"
                 )
+            }
+            NearMissKind::Announcement(rules) => {
+                write!(f, "lets through {rules}; connections are not looked into yet")
             }
             NearMissKind::Port(ports) => write!(f, "matches the {peer}, but only with {}", shown_ports(ports)),
             NearMissKind::MoreLabels(pattern, name) => write!(
@@ -113,7 +120,7 @@ pub(super) fn nearest(context: ExplainContext<'_>, tiers: &Tiers, peer: &KnownPe
 impl NearMissKind {
     fn distance(&self) -> u8 {
         match self {
-            NearMissKind::ExpiredLease(..) => 0,
+            NearMissKind::ExpiredLease(..) | NearMissKind::Announcement(_) => 0,
             NearMissKind::Port(_) => 1,
             NearMissKind::MoreLabels(..) | NearMissKind::Apex(..) => 2,
             NearMissKind::Below(..) | NearMissKind::Zone(..) => 3,
@@ -134,6 +141,10 @@ fn missed(rule: &Rule, context: ExplainContext<'_>, peer: &KnownPeer) -> Option<
     };
     if let Some((_, ports)) = matched_peer(rule, context.inventory, peer) {
         let open = |(protocol, port)| ports.contains(protocol, port);
+        let is_open = peer.traffic.map_or(!ports.is_empty(), open);
+        if let Some(through) = rule.through.as_ref().filter(|_| is_open) {
+            return of(NearMissKind::Announcement(Arc::clone(through)));
+        }
         // One that matches wholly was overruled by a denial; nothing is missing of it.
         return match peer.traffic.is_some_and(open) {
             true => None,

@@ -257,3 +257,17 @@ fn what_only_an_audited_policy_refuses_passes_and_is_said() {
     assert_eq!(explanation.outcome, ExplainOutcome::Audited);
     assert!(matches!(explanation.decision, Decision::Closed { .. }));
 }
+
+#[test]
+fn a_rule_that_looks_into_connections_is_the_nearest_miss_as_long_as_nobody_does() {
+    let rules = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [a.example]}]\n";
+    let (outcome, decision, miss) = told(&explained(&[rules], &to_name("a.example", 443)));
+    assert_eq!(outcome, ExplainOutcome::Denied);
+    assert!(decision.starts_with("no rule allows it"), "{decision}");
+    assert_eq!(
+        miss,
+        "CiliumNetworkPolicy n/p0, spec.egress[0]: lets through TLS to a.example; connections are not looked into yet"
+    );
+    let (_, _, miss) = told(&explained(&[rules], &to_name("a.example", 80)));
+    assert_eq!(miss, "");
+}

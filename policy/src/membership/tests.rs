@@ -94,6 +94,7 @@ fn rule(peer: Peer, named: bool) -> Rule {
             })
             .into_iter()
             .collect(),
+        through: None,
         lease: LeaseTerms::default(),
         origins: Vec::new(),
     }

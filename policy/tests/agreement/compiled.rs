@@ -53,7 +53,8 @@ impl<'a> Compiled<'a> {
         let entries = self.entries(classifier, peer, zone);
         Some(match classifier.verdict(peer, zone, entries.iter(), traffic(probe)) {
             policy::Verdict::Allow => Verdict::Allow,
-            policy::Verdict::Deny => Verdict::Deny,
+            // Connections are not looked into yet.
+            policy::Verdict::Deny | policy::Verdict::Inspect => Verdict::Deny,
         })
     }
 

@@ -73,7 +73,9 @@ impl<'a> Explained<'a> {
         match &explanation.decision {
             Decision::Rule { verdict, origin, .. } => match verdict {
                 policy::Verdict::Allow => of(origin).backed.decide_in(direction, probe) == Some(Verdict::Allow),
-                policy::Verdict::Deny => of(origin).plain.decide_in(direction, probe) == denied,
+                policy::Verdict::Deny | policy::Verdict::Inspect => {
+                    of(origin).plain.decide_in(direction, probe) == denied
+                }
             },
             Decision::Closed { by, .. } => {
                 let mut alone = by.iter().map(|it| of(it).plain.decide_in(direction, probe));

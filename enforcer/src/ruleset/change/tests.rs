@@ -20,6 +20,7 @@ fn program(port: u16, audited: bool) -> (ProgramId, Arc<KernelProgram>) {
             peer: Peer::Name(Pattern::name("a.example").unwrap()),
             ports: PortSet::Ranges(vec![PortRange::single(Protocol::Tcp, port)]),
             named: vec![],
+            through: None,
             lease: LeaseTerms::default(),
             origins: vec![],
         }],

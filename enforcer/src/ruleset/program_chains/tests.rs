@@ -14,6 +14,7 @@ fn rule(action: Action, peer: Peer, ports: PortSet) -> PolicyRule {
         peer,
         ports,
         named: vec![],
+        through: None,
         lease: LeaseTerms::default(),
         origins: vec![],
     }
@@ -86,6 +87,56 @@ fn what_a_packet_pays_is_bounded_and_the_same_for_10_and_1000_policies() {
     let few = of(10);
     assert!(few <= 4 * 3 + 1 + 2 + 3, "{few}");
     assert_eq!([of(100), of(1000)], [few, few]);
+}
+
+#[test]
+fn what_is_looked_into_costs_no_lookup_where_packets_are_let_through() {
+    let through = |rule: PolicyRule| PolicyRule {
+        through: Some(Arc::default()),
+        ..rule
+    };
+    let plain = |tiers: &Tiers| Tiers {
+        network: tiers
+            .network
+            .iter()
+            .filter(|rule| rule.through.is_none())
+            .cloned()
+            .collect(),
+        ..tiers.clone()
+    };
+    let allowed = || rule(Action::Allow, name(0), tcp(443, 443));
+    for (inspected, more) in [
+        (rule(Action::Allow, name(1), tcp(80, 80)), vec![]),
+        (rule(Action::Allow, name(1), tcp(1000, 2000)), vec![]),
+        (
+            rule(Action::Allow, prefix(1, Zone::World), tcp(80, 80)),
+            vec![allowed()],
+        ),
+        (
+            rule(Action::Allow, prefix(1, Zone::World), tcp(1000, 2000)),
+            vec![allowed()],
+        ),
+        (
+            rule(Action::Allow, name(1), tcp(80, 80)),
+            vec![allowed(), rule(Action::Allow, prefix(1, Zone::World), PortSet::All)],
+        ),
+    ] {
+        let mut network = more;
+        network.push(through(inspected));
+        let tiers = Tiers {
+            network,
+            closed_by: vec![origin()],
+            ..Tiers::default()
+        };
+        let program = folded(tiers.clone());
+        assert_eq!(
+            longest_path(&program),
+            longest_path(&folded(plain(&tiers))),
+            "{tiers:?}"
+        );
+        let chains = chains(Direction::Egress, ProgramId(1), &program);
+        assert!(!format!("{chains:?}").contains("inspect"), "{chains:?}");
+    }
 }
 
 #[test]

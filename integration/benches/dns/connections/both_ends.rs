@@ -87,6 +87,7 @@ fn desired(pods: &[IpAddr], receivers: Receivers) -> DesiredState {
             peer: pods_and_servers,
             ports: PortSet::from_ranges([Protocol::Tcp, Protocol::Udp].map(|it| PortRange::single(it, PORT))),
             named: vec![],
+            through: None,
             lease: LeaseTerms::default(),
             origins: vec![],
         }],
