@@ -39,8 +39,8 @@ pub struct L7Rules {
     /// `rules.http`: the connection is HTTP, and each request matches an entry. `None`: no
     /// condition.
     pub http: Option<HttpRuleList>,
-    /// `namegate.io/verify-names`: the name that the connection announces (by TLS, or as the host of
-    /// plain HTTP) is one that the rule selects, and that its address was learned for.
+    /// `namegate.io/verify-names`: the name that the connection announces (by TLS, or as the host
+    /// of plain HTTP) is one that the rule selects, and that its address was learned for.
     pub verify_names: Option<VerifyNames>,
 }
 

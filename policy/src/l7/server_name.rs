@@ -257,7 +257,7 @@ mod tests {
                 "*" => ".*".to_owned(),
                 text => text.split('.').map(|label| match label {
                     "**" => format!("{LABEL}+([.]{LABEL}+)*"),
-                    label if label == "*" => format!("{LABEL}+"),
+                    "*" => format!("{LABEL}+"),
                     label => label.replace('*', &format!("{LABEL}*")),
                 }).collect::<Vec<_>>().join("[.]"),
             };
