@@ -163,7 +163,7 @@ spec:
   egress:
   - toFQDNs: [{matchPattern: '*.example.com'}]
   - toFQDNs: [{matchName: a.example.com}]
-  ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: '80'}], rules: {http: [{method: GET}]}}]}]
+  ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]}]
 ---
 apiVersion: v1
 kind: Pod
