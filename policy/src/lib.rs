@@ -118,6 +118,7 @@ mod shape;
 
 mod spelling;
 mod stand_in;
+mod wrong_direction;
 mod zone;
 
 pub use cidr_group::CidrGroup;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::diagnostic::{closest, quoted};
 use crate::diagnostic_report::DiagnosticReport;
 use crate::document::kind_of;
+use crate::wrong_direction;
 
 /// What a field may hold.
 pub(crate) enum FieldShape {
@@ -191,10 +192,13 @@ pub(crate) fn no_value(name: &str, field: &DocumentNode<'_>, report: &mut Diagno
         reason = format!("{reason}: {effect}");
     }
     let suggestion = match name {
-        "toFQDNs" | "toCIDR" | "toCIDRSet" | "toEntities" | "toEndpoints" | "toServices" | "toNodes" => {
+        "toFQDNs" | "toCIDR" | "toCIDRSet" | "toEntities" | "toEndpoints" | "toServices" | "toNodes" | "fromCIDR"
+        | "fromCIDRSet" | "fromEntities" | "fromEndpoints" | "fromNodes" => {
             format!("write what is meant, `{name}: []` for nothing, or take the line out")
         }
-        "egress" | "egressDeny" => format!("write what is meant, `{name}: [{{}}]` for nothing, or take the line out"),
+        "egress" | "egressDeny" | "ingress" | "ingressDeny" => {
+            format!("write what is meant, `{name}: [{{}}]` for nothing, or take the line out")
+        }
         _ => "write what is meant, or take the line out".to_owned(),
     };
     report.wrong_key("no-value", &field.path, reason).suggest(suggestion);
@@ -206,19 +210,23 @@ fn when_left_out(name: &str) -> Option<&'static str> {
     Some(match name {
         "toFQDNs" | "toCIDR" | "toCIDRSet" | "toEntities" | "toEndpoints" | "toServices" | "toNodes" | "toGroups"
         | "to" => "the rule then speaks of its ports at every destination",
+        "fromCIDR" | "fromCIDRSet" | "fromEntities" | "fromEndpoints" | "fromNodes" | "fromGroups" | "from" => {
+            "the rule then speaks of its ports from every source"
+        }
         "toPorts" | "icmps" | "protocols" => "the rule then speaks of every port and protocol",
         "ports" | "port" => "every port is meant then",
         "protocol" => "another protocol is meant then",
         "rules" | "dns" | "http" | "kafka" | "l7" | "l7proto" | "serverNames" | "listener" | "terminatingTLS"
         | "originatingTLS" => "the ports are then opened, and nobody looks at what is sent to them",
-        "toRequires" | "authentication" => "the rule then has no such condition",
+        "toRequires" | "fromRequires" | "authentication" => "the rule then has no such condition",
         "except" => "nothing is then left out of the prefix",
         "matchLabels" | "matchExpressions" | "endpointSelector" | "podSelector" | "namespaceSelector" => {
             "more is then selected, or everything"
         }
         "namespace" => "every namespace is meant then",
         "egress" => "egress is then not closed",
-        "egressDeny" => "nothing is then denied",
+        "ingress" => "ingress is then not closed",
+        "egressDeny" | "ingressDeny" => "nothing is then denied",
         "policyTypes" => "what is governed then follows from the rules",
         _ => return None,
     })
@@ -235,6 +243,10 @@ fn unknown_field(
         &field.path,
         format!("there is no field {} here", quoted(name)),
     );
+    if let Some(meant) = wrong_direction::meant(name, &field.path) {
+        finding.suggest(meant);
+        return;
+    }
     let names = known.iter().map(|(name, _)| *name);
     match closest(name, names.clone()) {
         Some(meant) => finding.suggest(format!("did you mean `{meant}`?")),

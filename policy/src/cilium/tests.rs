@@ -207,6 +207,24 @@ fn other_kinds_are_no_policies() {
 }
 
 #[test]
+fn a_field_of_the_other_direction_is_refused_with_what_is_meant() {
+    let rules = "  ingress:\n  - toFQDNs: [{matchName: a.example}]\n  - toEndpoints: [{}]\n  egress:\n  - fromCIDR: [192.0.2.1]\n";
+    let (policy, diagnostics) = read(&format!("{HEAD}{SELECTOR}{rules}"));
+    assert!(policy.is_none());
+    for (path, meant) in [
+        ("spec.ingress[0].toFQDNs", "names never select these"),
+        ("spec.ingress[1].toEndpoints", "did you mean `fromEndpoints`?"),
+        ("spec.egress[0].fromCIDR", "did you mean `toCIDR`?"),
+    ] {
+        let found = diagnostics
+            .iter()
+            .find(|it| it.code == "unknown-field" && it.path == path);
+        let said = found.and_then(|it| it.suggestion.as_deref()).unwrap_or_default();
+        assert!(said.contains(meant), "{path}: {diagnostics:?}");
+    }
+}
+
+#[test]
 fn findings_are_bounded_and_the_refusal_is_not_lost() {
     let fields: String = (0..1000).map(|n| format!("  unknown{n}: 1\n")).collect();
     let (policy, diagnostics) = read(&format!("{HEAD}{SELECTOR}{fields}"));

@@ -4,12 +4,13 @@ use crate::diagnostic::{closest, quoted};
 use crate::diagnostic_report::DiagnosticReport;
 use crate::policy::Action;
 use crate::shape::{DocumentNode, FieldShape};
+use crate::wrong_direction;
 
 /// An entry that has none of the fields that are known, or one beside them that is not.
 pub(super) struct Unknown {
     path: String,
     reason: String,
-    meant: Option<&'static str>,
+    suggestion: Option<String>,
 }
 
 /// What an entry that must have exactly one field has.
@@ -39,9 +40,10 @@ impl<'a> OneOf<'a> {
         let stranger = entry.fields().find(|(name, _)| !names().any(|known| known == *name));
         if let Some((name, node)) = stranger {
             return OneOf::Unknown(Unknown {
+                suggestion: wrong_direction::meant(name, &node.path)
+                    .or_else(|| closest(name, names()).map(|meant| format!("did you mean `{meant}`?"))),
                 path: node.path,
                 reason: format!("{} is not known here", quoted(name)),
-                meant: closest(name, names()),
             });
         }
         let mut present = known
@@ -51,7 +53,7 @@ impl<'a> OneOf<'a> {
             return OneOf::Unknown(Unknown {
                 path: entry.path.clone(),
                 reason: "nothing that is known stands in it".to_owned(),
-                meant: None,
+                suggestion: None,
             });
         };
         if let Some((other, ..)) = present.next() {
@@ -77,8 +79,8 @@ impl Unknown {
             Action::Deny | Action::Pass => "the rule denies everything",
         };
         let finding = report.unenforced(&self.path, format!("{}, so {effect}", self.reason));
-        if let Some(meant) = self.meant {
-            finding.suggest(format!("did you mean `{meant}`?"));
+        if let Some(suggestion) = &self.suggestion {
+            finding.suggest(suggestion.clone());
         }
     }
 }
