@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod cache;
+mod commissioned;
 mod companions;
 mod confined;
 mod crashes;
