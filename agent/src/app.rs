@@ -93,12 +93,13 @@ impl Agent {
         let progress = reconciler.progress();
         let SourceHandles {
             health,
+            others,
             status_reporter,
         } = source.handles();
         if let Some(reporter) = status_reporter {
             tasks.spawn(reporter.run(progress.clone()));
         }
-        let view = Arc::new(View::new(handles.clone(), progress.clone(), health));
+        let view = Arc::new(View::new(handles.clone(), progress.clone(), health, others));
         let http = match handles.settings.process.http.address() {
             Some(address) => Some(HttpServer::start(address, view.clone(), metrics, kept)?),
             None => None,

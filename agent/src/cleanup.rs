@@ -101,13 +101,14 @@ impl Leftovers<'_> {
 fn remove_files(run: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     let mut removed = Vec::new();
     state_dir::sweep(state_dir, Duration::ZERO);
-    for file in [
+    let own = [
         run.join(api::SOCKET),
         run.join(run_dir::LOCK),
         state_dir.join(LEDGER_FILE),
         state_dir.join(OBJECTS_FILE),
         state_dir.join(CLUSTER_FILE),
-    ] {
+    ];
+    for file in own.into_iter().chain(of_other_clusters(state_dir)) {
         if was_removed(&file, fs::remove_file(&file))? {
             removed.push(file);
         }
@@ -118,6 +119,18 @@ fn remove_files(run: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupErr
         }
     }
     Ok(removed)
+}
+
+/// The snapshots of other clusters. A directory that cannot be read holds none that could be
+/// removed.
+fn of_other_clusters(state_dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(state_dir).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(state_dir::is_other_cluster_file))
+        .map(|entry| entry.path())
+        .collect();
+    files.sort_unstable();
+    files
 }
 
 /// Whether something was removed. What is missing, and a directory with files of others, is no
@@ -150,6 +163,7 @@ mod tests {
         fs::write(run_dir.join(run_dir::LOCK), "").unwrap();
         fs::write(state_dir.join(LEDGER_FILE), "").unwrap();
         fs::write(state_dir.join(CLUSTER_FILE), "").unwrap();
+        fs::write(state_dir.join("cluster-west.json"), "").unwrap();
         fs::write(state_dir.join("ledger.json.x.new"), "").unwrap();
         fs::write(state_dir.join(OBJECTS_FILE), "").unwrap();
         fs::write(state_dir.join("other"), "").unwrap();
@@ -162,6 +176,7 @@ mod tests {
                 state_dir.join(LEDGER_FILE),
                 state_dir.join(OBJECTS_FILE),
                 state_dir.join(CLUSTER_FILE),
+                state_dir.join("cluster-west.json"),
                 run_dir.clone()
             ]
         );

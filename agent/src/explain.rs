@@ -44,8 +44,8 @@ pub struct NodeKnowledge<'a> {
     pub counts: &'a dyn Fn(Teacher) -> bool,
     /// Where addresses lie.
     pub places: &'a ZoneMap,
-    /// The domain of Services.
-    pub cluster_domain: &'a Name,
+    /// The domains of Services.
+    pub cluster_domains: &'a [Name],
     /// Where lookups of governed pods are intercepted and answered, whatever rules say.
     pub resolvers: &'a BTreeSet<SocketAddr>,
     /// The pods that can be named.
@@ -94,6 +94,9 @@ pub fn answer(asked: &ExplainRequest, scene: ExplainScene<'_>, known: NodeKnowle
             asked.from
         ));
     }
+    let from = scene.from.addresses.iter().copied();
+    let ends = from.chain(towards.iter().filter_map(|towards| Some(towards.address?.0)));
+    remarks.extend(ends.filter_map(|address| of_other_cluster(address, scene.inventory)));
     let parts: Vec<AddressAnswer> = towards.iter().map(|towards| part(towards, scene, known)).collect();
     let verdict = [ExplainVerdict::Allowed, ExplainVerdict::Audited]
         .into_iter()
@@ -107,6 +110,25 @@ pub fn answer(asked: &ExplainRequest, scene: ExplainScene<'_>, known: NodeKnowle
         parts,
         remarks,
     }
+}
+
+/// Whose an address is, where it is another cluster's.
+fn of_other_cluster(address: IpAddr, inventory: &Inventory) -> Option<String> {
+    let pod = inventory.pods.at(address).find_map(|pod| {
+        let cluster = inventory.other_cluster(pod.labels())?;
+        let namespace = pod.identity().namespace();
+        Some(format!(
+            "{address} is a pod of the cluster {cluster}, in its namespace {namespace}; the policies over there are not known here"
+        ))
+    });
+    pod.or_else(|| {
+        let mut nodes = inventory
+            .nodes
+            .values()
+            .filter(|node| node.addresses.contains(&address));
+        let cluster = nodes.find_map(|node| inventory.other_cluster(&node.labels))?;
+        Some(format!("{address} is a node of the cluster {cluster}"))
+    })
 }
 
 /// The Service with this address, and where connections to it end. Rules are asked after the
@@ -195,7 +217,7 @@ impl NodeKnowledge<'_> {
 
     /// Everything that a name stands for.
     fn name(self, name: &Name, traffic: Option<(Protocol, u16)>, scene: ExplainScene<'_>) -> Vec<KnownPeer> {
-        let mut addresses = service_backends(name, self.cluster_domain, scene);
+        let mut addresses = service_backends(name, self.cluster_domains, scene);
         if let Some((ledger, now)) = self.ledger {
             let counted = ledger.addresses(now, name).filter(|entry| (self.counts)(entry.teacher));
             addresses.extend(counted.map(|entry| entry.address));
@@ -225,8 +247,9 @@ impl NodeKnowledge<'_> {
 }
 
 /// `service.namespace.svc.cluster.local` → where connections to it end.
-fn service_backends(name: &Name, cluster_domain: &Name, scene: ExplainScene<'_>) -> Vec<IpAddr> {
-    let Some(front) = name.as_str().strip_suffix(&format!(".svc.{cluster_domain}.")) else {
+fn service_backends(name: &Name, cluster_domains: &[Name], scene: ExplainScene<'_>) -> Vec<IpAddr> {
+    let below = |domain: &Name| name.as_str().strip_suffix(&format!(".svc.{domain}."));
+    let Some(front) = cluster_domains.iter().find_map(below) else {
         return Vec::new();
     };
     let Some((service, namespace)) = front.split_once('.') else {

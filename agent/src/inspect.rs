@@ -1,5 +1,7 @@
 //! What the running agent shows of itself.
 
+use std::sync::Arc;
+
 use api::{AgentStatus, ExplainAnswer, NameRow, Records};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
@@ -31,7 +33,7 @@ pub trait Inspect: Send + Sync + 'static {
 }
 
 /// Figures that are read when scraped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures {
     /// The counters of the writer to the kernel.
     pub writer: WriterStats,
@@ -62,6 +64,8 @@ pub struct Figures {
     pub silent_upstreams: usize,
     /// Of a source that can be away.
     pub source: Option<SourceFigures>,
+    /// Of other clusters.
+    pub other_clusters: Vec<OtherClusterGauges>,
     /// How many agents of the supervisor have died.
     pub deaths: u32,
     /// Files of the state directory that cannot be written.
@@ -72,6 +76,19 @@ pub struct Figures {
     pub damage: usize,
     /// Sysctls that somebody has changed and that are the owner's to set back.
     pub settings: usize,
+}
+
+/// Figures of another cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherClusterGauges {
+    /// Its name, which the configuration gives.
+    pub name: Arc<str>,
+    /// Pods that are known of it.
+    pub pods: usize,
+    /// Ranges and addresses of it that cannot be told from another cluster's.
+    pub contested: usize,
+    /// Of its API server, if it has one.
+    pub source: Option<SourceFigures>,
 }
 
 /// An agent that shows what it is told to, for the tests of what shows it.

@@ -28,6 +28,7 @@ pub mod inspect;
 pub mod ledger_file;
 pub mod local_api;
 pub mod log_throttle;
+mod masked_peers;
 pub mod metrics;
 mod policy_log;
 pub mod reconcile;

@@ -15,6 +15,7 @@ use enforcer::conntrack::ConntrackEntry;
 use enforcer::pod_links::{NodeNetwork, PodLinks};
 use enforcer::writer::LeaseScope;
 use enforcer::{InstallError, Interception, conntrack, routing};
+use settings::Settings;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -81,7 +82,7 @@ impl Reconciler {
     /// A loop with nothing in force yet.
     pub fn new(handles: AgentHandles, revoker: Revoker) -> Self {
         Self {
-            cluster: Cluster::new(&handles.settings.node),
+            cluster: cluster(&handles.settings),
             handles,
             planner: Planner::default(),
             reports: Vec::new(),
@@ -162,6 +163,10 @@ impl Reconciler {
         for change in update.changes {
             self.cluster.apply(change);
         }
+        for (other, change) in update.of_others {
+            self.cluster.apply_of(&other, change);
+        }
+        self.cluster.settle();
         self.reports = update.reports;
         self.updates += 1;
     }
@@ -218,7 +223,10 @@ impl Reconciler {
         self.conflicts = Arc::clone(&plan.conflicts);
         let mut reports = self.reports.clone();
         planner::report(&plan.conflicts, &mut reports);
+        self.cluster.report_others(&mut reports);
+        let others = self.cluster.others();
         self.progress.send_modify(|progress| {
+            progress.others = others;
             policy_log::read(&progress.reports, &reports);
             progress.reports = reports;
         });
@@ -335,6 +343,12 @@ impl Reconciler {
         let newest = self.newest.as_ref();
         !same_own || newest.is_some_and(|plan| plan.desired.pod_links != pod_links(&self.network, plan))
     }
+}
+
+/// The clusters of these settings, without objects.
+fn cluster(settings: &Settings) -> Cluster {
+    let others = settings.other_clusters.iter().map(|other| other.name.as_str());
+    Cluster::of_mesh(&settings.node, &settings.cluster_name, others)
 }
 
 /// Where this plan's pods are.

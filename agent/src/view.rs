@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{
-    AddressAnswer, AgentStatus, ExplainAnswer, LookupAnswer, NameRow, Records, RepairStatus, ReportRow,
-    SupervisorStatus, TrafficDirection,
+    AddressAnswer, AgentStatus, ExplainAnswer, LookupAnswer, NameRow, OtherClusterStatus, Records, RepairStatus,
+    ReportRow, SupervisorStatus, TrafficDirection,
 };
 use clock::Time;
 use cluster::kubernetes::health::SourceHealth;
@@ -25,7 +25,8 @@ use tokio::sync::watch;
 use crate::explain::{self, ExplainRequest, ExplainScene, ExplainTarget, NodeKnowledge, Sender};
 use crate::gate;
 use crate::handles::AgentHandles;
-use crate::inspect::{Figures, Inspect};
+use crate::inspect::{Figures, Inspect, OtherClusterGauges};
+use crate::masked_peers::{self, MaskingScene};
 use planner::{Governed, Plan};
 
 /// The running agent, seen from outside.
@@ -35,19 +36,55 @@ pub struct View {
     integrity: watch::Receiver<Integrity>,
     /// Of a source that can be away.
     health: Option<SourceHealth>,
+    /// The same of other clusters, by name.
+    others: Vec<(Arc<str>, Option<SourceHealth>)>,
     started: Instant,
 }
 
 impl View {
     /// A view of these handles, which start now.
-    pub fn new(handles: AgentHandles, progress: watch::Receiver<Progress>, health: Option<SourceHealth>) -> Self {
+    pub fn new(
+        handles: AgentHandles,
+        progress: watch::Receiver<Progress>,
+        health: Option<SourceHealth>,
+        others: Vec<(Arc<str>, Option<SourceHealth>)>,
+    ) -> Self {
         Self {
             integrity: handles.enforcer.integrity(),
             handles,
             progress,
             health,
+            others,
             started: Instant::now(),
         }
+    }
+
+    fn other_clusters(&self, plan: &Plan, progress: &Progress) -> Vec<OtherClusterStatus> {
+        if progress.others.is_empty() {
+            return Vec::new();
+        }
+        let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
+        let scene = MaskingScene {
+            local: &plan.local,
+            policies: &policies,
+            inventory: &plan.inventory,
+        };
+        let mut masked = masked_peers::find(&self.handles.recorder.rows(clock::now()), scene);
+        let figures = progress.others.iter();
+        let statuses = figures.map(|other| OtherClusterStatus {
+            name: other.name.to_string(),
+            pods: other.pods,
+            nodes: other.nodes,
+            contested: other.contested.clone(),
+            masked: masked.remove(&*other.name).into_iter().flatten().collect(),
+            source: self.health_of(&other.name).map(SourceHealth::status),
+        });
+        statuses.collect()
+    }
+
+    fn health_of(&self, other: &str) -> Option<&SourceHealth> {
+        let known = self.others.iter().find(|(name, _)| **name == *other);
+        known.and_then(|(_, health)| health.as_ref())
     }
 
     fn state_troubles(&self) -> Vec<String> {
@@ -151,6 +188,8 @@ impl Inspect for View {
         AgentStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.handles.settings.node.clone(),
+            cluster: self.handles.settings.cluster_name.clone(),
+            other_clusters: self.other_clusters(&plan, &progress),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             supervisor: self.handles.supervision.as_ref().map(|supervision| SupervisorStatus {
@@ -265,7 +304,7 @@ impl Inspect for View {
                 ledger: Some((&ledger, clock::now())),
                 counts: &|teacher| governed.is_none_or(|governed| plan.teaches(teacher, governed)),
                 places: &plan.places,
-                cluster_domain: &self.handles.settings.cluster_domain,
+                cluster_domains: &self.handles.settings.cluster_domains(),
                 resolvers: &resolvers,
                 pods: &plan.local,
                 own_node_passes: plan.desired.local_host == LocalHost::Always,
@@ -359,6 +398,16 @@ impl Inspect for View {
             },
             record_overruns: self.handles.recorder.summary().overruns,
             source: self.health.as_ref().map(SourceHealth::figures),
+            other_clusters: {
+                let progress = self.progress.borrow();
+                let figures = progress.others.iter().map(|other| OtherClusterGauges {
+                    name: Arc::clone(&other.name),
+                    pods: other.pods,
+                    contested: other.contested.len(),
+                    source: self.health_of(&other.name).map(SourceHealth::figures),
+                });
+                figures.collect()
+            },
             unwritten_files: self.state_troubles().len(),
             repairs: self.integrity.borrow().repairs,
             damage: self.integrity.borrow().damaged.len(),

@@ -86,6 +86,7 @@ pub fn status(missing: Option<&str>) -> AgentStatus {
     AgentStatus {
         version: "0.0.0".into(),
         node: "node-1".into(),
+        cluster: "default".into(),
         pid: 7,
         uptime_seconds: 3_725,
         supervisor: None,
@@ -129,6 +130,7 @@ pub fn status(missing: Option<&str>) -> AgentStatus {
         changed_sysctls: Vec::new(),
         last_repair: None,
         source: None,
+        other_clusters: Vec::new(),
         silent_upstreams: Vec::new(),
     }
 }

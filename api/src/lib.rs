@@ -25,4 +25,6 @@ pub use explain::{
 };
 pub use names::NameRow;
 pub use records::{RecordRow, Records, RecordsSummary, WithheldRow};
-pub use status::{AgentStatus, EndpointRow, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
+pub use status::{
+    AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus,
+};

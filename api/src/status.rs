@@ -13,6 +13,9 @@ pub struct AgentStatus {
     pub version: String,
     /// The node's name.
     pub node: String,
+    /// The name of its cluster.
+    #[serde(default = "default_cluster")]
+    pub cluster: String,
     /// The process id of the agent.
     pub pid: u32,
     /// Seconds since the agent's start.
@@ -67,6 +70,33 @@ pub struct AgentStatus {
     pub last_repair: Option<RepairStatus>,
     /// The API server that objects come from; `None` when they come from a directory.
     #[serde(default)]
+    pub source: Option<SourceStatus>,
+    /// Other clusters, whose pods and nodes are peers.
+    #[serde(default)]
+    pub other_clusters: Vec<OtherClusterStatus>,
+}
+
+/// What an older agent, which knows one cluster alone, calls it.
+fn default_cluster() -> String {
+    "default".to_owned()
+}
+
+/// A cluster besides the own one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherClusterStatus {
+    /// Its name.
+    pub name: String,
+    /// How many pods of it are known.
+    pub pods: usize,
+    /// How many nodes of it are known.
+    pub nodes: usize,
+    /// What of it cannot be told from what another cluster has, one line each.
+    pub contested: Vec<String>,
+    /// Refused sources that are probably pods of it, masked on the way by a node's address; one
+    /// line each.
+    #[serde(default)]
+    pub masked: Vec<String>,
+    /// Its API server; `None` where its objects come from a directory.
     pub source: Option<SourceStatus>,
 }
 

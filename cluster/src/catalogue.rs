@@ -220,6 +220,7 @@ impl Catalogue {
         Update {
             changes: recalled.into_values().map(ObjectChange::Apply).collect(),
             reports: self.reports.clone(),
+            ..Update::default()
         }
     }
 
@@ -444,7 +445,11 @@ impl Catalogue {
         let news = !self.begun || !changes.is_empty() || reports != self.reports;
         self.begun = true;
         self.reports.clone_from(&reports);
-        news.then_some(Update { changes, reports })
+        news.then(|| Update {
+            changes,
+            reports,
+            ..Update::default()
+        })
     }
 }
 

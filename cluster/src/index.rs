@@ -2,8 +2,17 @@
 //!
 //! A change costs what it concerns. What plans are made of is shared with them: as long as nothing
 //! of it changes, it is told by its pointer.
+//!
+//! - `known_cluster`: the objects of a cluster, the own one or another; `pods`, `services`,
+//!   `identities` of them.
+//! - [`mesh`]: other clusters; `claims`: whose an address is.
+//! - `networks`: what lies inside.
 
+pub mod mesh;
+
+mod claims;
 mod identities;
+mod known_cluster;
 mod lint_context;
 mod networks;
 mod pods;
@@ -15,24 +24,24 @@ use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 use policy::inventory::InventoryNode;
-use policy::labels::Labels;
 use policy::{CidrGroup, Endpoint, EndpointId, Inventory, Policy, PolicyId};
 
 use crate::object::{Object, ObjectChange, ObjectKey};
-use crate::slim::{SlimNamespace, SlimNode};
+use crate::slim::SlimNode;
 
+use known_cluster::KnownCluster;
+use mesh::OtherClusterIndex;
 use networks::ClusterNetworks;
-use pods::KnownPods;
-use services::KnownServices;
+
+/// The name of a cluster that is given none, as Cilium has it.
+pub const DEFAULT_NAME: &str = "default";
 
 /// Every object that is in force, as seen from one node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cluster {
     node: String,
-    pods: KnownPods,
-    namespaces: BTreeMap<Arc<str>, Arc<SlimNamespace>>,
-    nodes: BTreeMap<Arc<str>, Arc<SlimNode>>,
-    services: KnownServices,
+    own: KnownCluster,
+    others: OtherClusterIndex,
     cidr_groups: BTreeMap<String, CidrGroup>,
     policies: BTreeMap<PolicyId, Arc<Policy>>,
     networks: ClusterNetworks,
@@ -41,39 +50,56 @@ pub struct Cluster {
     policy_list: OnceLock<Arc<[Arc<Policy>]>>,
 }
 
+impl Default for Cluster {
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
 impl Cluster {
-    /// Without objects. Pods without `spec.nodeName` are on `node` too.
+    /// Without objects, alone. Pods without `spec.nodeName` are on `node` too.
     pub fn new(node: &str) -> Self {
+        Self::of_mesh(node, DEFAULT_NAME, [])
+    }
+
+    /// A cluster of this name, without objects, and the `others`.
+    pub fn of_mesh<'a>(node: &str, name: &str, others: impl IntoIterator<Item = &'a str>) -> Self {
         Self {
             node: node.to_owned(),
-            pods: KnownPods::new(node),
-            ..Self::default()
+            own: KnownCluster::new(name.into(), Some(node)),
+            others: OtherClusterIndex::new(others),
+            cidr_groups: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            networks: ClusterNetworks::default(),
+            inventory: Inventory::default(),
+            policy_list: OnceLock::new(),
         }
     }
 
-    /// Applies one change.
+    /// Applies one change. Where there are other clusters, [`settle`](Self::settle) is called after
+    /// the last one.
     pub fn apply(&mut self, change: ObjectChange) {
         match change {
             ObjectChange::Apply(Object::Pod(pod)) => {
-                let of_namespace = labels_of(&self.namespaces, pod.namespace());
-                let moved = self.pods.apply(pod, of_namespace, &mut self.inventory.pods);
+                let moved = self.own.apply_pod(pod, &mut self.inventory.pods, |_| false);
                 self.networks.move_pods(&moved, &self.inventory.pods);
+                self.others.note_moved(&moved);
             }
             ObjectChange::Apply(Object::Namespace(namespace)) => {
                 let name = Arc::clone(&namespace.name);
-                self.namespaces.insert(Arc::clone(&name), namespace);
-                self.relabel_pods_of(&name);
+                self.own
+                    .change_namespace(&name, Some(namespace), &mut self.inventory.pods);
             }
             ObjectChange::Apply(Object::Node(node)) => {
                 self.change_node(Arc::clone(&node.name), Some(node));
             }
             ObjectChange::Apply(Object::Service(service)) => {
-                if self.services.apply(service, &mut self.inventory.services) {
+                if self.own.services.apply(service, &mut self.inventory.services) {
                     self.networks.change_services();
                 }
             }
             ObjectChange::Apply(Object::EndpointSlice(slice)) => {
-                self.services.apply_slice(slice, &mut self.inventory.services);
+                self.own.services.apply_slice(slice, &mut self.inventory.services);
             }
             ObjectChange::Apply(Object::CidrGroup(group)) => {
                 self.cidr_groups.insert(group.name.clone(), *group);
@@ -90,23 +116,28 @@ impl Cluster {
     fn delete(&mut self, key: ObjectKey) {
         match key {
             ObjectKey::Pod(namespace, name) => {
-                let moved = self.pods.delete(&namespace, &name, &mut self.inventory.pods);
+                let moved = self.own.pods.delete(&namespace, &name, &mut self.inventory.pods);
                 self.networks.move_pods(&moved, &self.inventory.pods);
+                self.others.note_moved(&moved);
             }
             ObjectKey::Namespace(name) => {
-                self.namespaces.remove(name.as_str());
-                self.relabel_pods_of(&name);
+                self.own.change_namespace(&name, None, &mut self.inventory.pods);
             }
             ObjectKey::Node(name) => {
                 self.change_node(name.into(), None);
             }
             ObjectKey::Service(namespace, name) => {
-                if self.services.delete(&namespace, &name, &mut self.inventory.services) {
+                if self
+                    .own
+                    .services
+                    .delete(&namespace, &name, &mut self.inventory.services)
+                {
                     self.networks.change_services();
                 }
             }
             ObjectKey::EndpointSlice(namespace, name) => {
-                self.services
+                self.own
+                    .services
                     .delete_slice(&namespace, &name, &mut self.inventory.services);
             }
             ObjectKey::CidrGroup(name) => {
@@ -120,27 +151,18 @@ impl Cluster {
         }
     }
 
-    /// The labels of a namespace are part of its pods'.
-    fn relabel_pods_of(&mut self, namespace: &str) {
-        let labels = labels_of(&self.namespaces, namespace);
-        self.pods.relabel(namespace, labels, &mut self.inventory.pods);
-    }
-
     fn change_node(&mut self, name: Arc<str>, now: Option<Arc<SlimNode>>) {
+        let nodes = &mut self.own.nodes;
         self.networks
-            .change_node(self.nodes.get(&name).map(Arc::as_ref), now.as_deref());
-        match &now {
-            Some(node) => {
-                let known = inventory_node(node, *name == *self.node);
-                if self.inventory.nodes.get(&*name).is_none_or(|before| **before != known) {
-                    self.inventory.nodes.insert(name.to_string(), Arc::new(known));
-                }
-            }
-            None => drop(self.inventory.nodes.remove(&*name)),
-        }
+            .change_node(nodes.get(&name).map(Arc::as_ref), now.as_deref());
+        self.others.note_claims();
+        let known = now
+            .as_ref()
+            .map(|node| self.own.inventory_node(node, *name == *self.node));
+        put_node(&mut self.inventory, name.to_string(), known);
         match now {
-            Some(node) => self.nodes.insert(name, node),
-            None => self.nodes.remove(&name),
+            Some(node) => self.own.nodes.insert(name, node),
+            None => self.own.nodes.remove(&name),
         };
     }
 
@@ -150,46 +172,48 @@ impl Cluster {
     /// are not endpoints. An address that a Pod is given while the object of its former holder is
     /// being deleted belongs to the new one alone: it was free before it was given.
     pub fn endpoints(&self) -> Arc<[Endpoint]> {
-        self.pods.endpoints(&self.inventory.pods)
+        self.own.pods.endpoints(&self.inventory.pods)
     }
 
-    /// A workload of any node, with the node that it names.
+    /// A workload of any node of the own cluster, with the node that it names.
     pub fn endpoint(&self, id: &EndpointId) -> Option<(Endpoint, Option<String>)> {
-        self.pods.endpoint(id, &self.inventory.pods)
+        self.own.pods.endpoint(id, &self.inventory.pods)
     }
 
     /// Every address of a Pod of this node.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.pods.local_addresses(&self.inventory.pods)
+        self.own.pods.local_addresses(&self.inventory.pods)
     }
 
     /// Where the Pods of this node get their addresses from.
     pub fn pod_ranges(&self) -> BTreeSet<IpNet> {
-        let node = self.nodes.get(self.node.as_str());
+        let node = self.own.nodes.get(self.node.as_str());
         node.map_or_else(BTreeSet::new, |node| node.pod_ranges.clone())
     }
 
     /// The name of a Pod that is nearly `id`, as `namespace/name`.
     pub fn nearly(&self, id: &EndpointId) -> Option<String> {
         let distance = |name: &String| strsim::levenshtein(name, &id.to_string());
-        let nearest = self.pods.names().min_by_key(distance)?;
+        let nearest = self.own.pods.names().min_by_key(distance)?;
         (distance(&nearest) <= 3).then_some(nearest)
     }
 
-    /// Everything that rules may speak of, with addresses.
-    pub fn inventory(&self) -> &Inventory {
-        &self.inventory
+    /// Everything that rules may speak of, with addresses. It shares its parts with the index.
+    pub fn inventory(&self) -> Inventory {
+        Inventory {
+            other_clusters: self.other_clusters(),
+            ..self.inventory.clone()
+        }
     }
 
     /// As [`inventory`](Self::inventory), as seen from another node.
     pub fn inventory_from(&self, node: &str) -> Inventory {
-        let nodes = self.nodes.iter();
-        Inventory {
-            nodes: nodes
-                .map(|(name, object)| (name.to_string(), Arc::new(inventory_node(object, **name == *node))))
-                .collect(),
-            ..self.inventory.clone()
+        let mut inventory = self.inventory();
+        for (name, object) in &self.own.nodes {
+            let known = self.own.inventory_node(object, **name == *node);
+            put_node(&mut inventory, name.to_string(), Some(known));
         }
+        inventory
     }
 
     /// Policies, ordered by kind, namespace and name.
@@ -198,29 +222,25 @@ impl Cluster {
             .get_or_init(|| self.policies.values().cloned().collect())
     }
 
-    /// What lies inside the cluster: pod ranges and addresses, service addresses, node addresses.
+    /// What lies inside a cluster: pod ranges and addresses, node addresses, and the own cluster's
+    /// service addresses. (To those of others no packet comes.)
     pub fn networks(&self) -> Arc<[IpNet]> {
-        self.networks.all(&self.inventory.pods, self.services.addresses())
+        self.networks.all(&self.inventory.pods, self.own.services.addresses())
     }
 
     /// The DNS Services among `names` (namespace, name), as the addresses that pods ask.
     pub fn dns_services(&self, names: &[(String, String)]) -> Vec<SocketAddr> {
-        self.services.dns(names)
+        self.own.services.dns(names)
     }
 }
 
-fn inventory_node(node: &SlimNode, is_this: bool) -> InventoryNode {
-    InventoryNode {
-        labels: node.labels.clone(),
-        addresses: node.addresses.clone(),
-        is_this,
+/// Puts a node into an inventory, where it is not the same there already, or takes it out.
+fn put_node(inventory: &mut Inventory, key: String, now: Option<InventoryNode>) {
+    match now {
+        Some(node) if inventory.nodes.get(&key).is_some_and(|before| **before == node) => {}
+        Some(node) => drop(inventory.nodes.insert(key, Arc::new(node))),
+        None => drop(inventory.nodes.remove(&key)),
     }
-}
-
-/// The labels of a namespace.
-fn labels_of<'a>(namespaces: &'a BTreeMap<Arc<str>, Arc<SlimNamespace>>, namespace: &str) -> &'a Labels {
-    static NONE: Labels = Labels::new();
-    namespaces.get(namespace).map_or(&NONE, |namespace| &namespace.labels)
 }
 
 #[cfg(test)]

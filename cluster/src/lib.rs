@@ -11,6 +11,7 @@
 //!   keeps what they say over time and the last good versions (pure), `last_good_snapshot` keeps
 //!   the latter on disk.
 //! - `log_dedup`: findings are logged once for as long as they hold.
+//! - [`mesh`]: the source that adds other clusters to one of these.
 //! - [`kubernetes`]: the source that watches the API server of a cluster.
 //! - [`index`]: all objects, indexed by what is asked about them. Pure.
 //! - [`status`]: conditions and Events, written into policies.
@@ -22,6 +23,7 @@ pub mod check;
 pub mod directory;
 pub mod index;
 pub mod kubernetes;
+pub mod mesh;
 pub mod object;
 pub mod progress;
 pub mod readiness;

@@ -206,8 +206,10 @@ pub enum ObjectChange {
 /// enforced before it, so that half a list is never in force.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Update {
-    /// In order.
+    /// Those of the own cluster, in order.
     pub changes: Vec<ObjectChange>,
+    /// Those of other clusters, each with the cluster's name, in order.
+    pub of_others: Vec<(Arc<str>, ObjectChange)>,
     /// What is to be said of every file or object, complete: it replaces the reports of the update
     /// before.
     pub reports: Vec<ReadReport>,

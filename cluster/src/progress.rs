@@ -1,5 +1,6 @@
 //! How far the agent is with what a source told it.
 
+use crate::index::mesh::OtherClusterFigures;
 use crate::report::ReadReport;
 
 /// What is in force of a source's updates. The agent writes it, and the writer of statuses and the
@@ -8,6 +9,8 @@ use crate::report::ReadReport;
 pub struct Progress {
     /// The reports of the last update.
     pub reports: Vec<ReadReport>,
+    /// What is known of other clusters.
+    pub others: Vec<OtherClusterFigures>,
     /// Whether a ruleset of this process is in the kernel and all its listeners are bound.
     pub in_force: bool,
     /// Why the newest plan is not in force.

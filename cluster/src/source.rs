@@ -1,6 +1,7 @@
 //! What every source of objects does.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -28,6 +29,8 @@ pub trait ObjectSource: Send + 'static {
 pub struct SourceHandles {
     /// How current the objects are, where they come from an API server.
     pub health: Option<SourceHealth>,
+    /// Other clusters by name; of a directory nothing is to be said.
+    pub others: Vec<(Arc<str>, Option<SourceHealth>)>,
     /// The task that writes statuses into the source's objects, for the agent to spawn.
     pub status_reporter: Option<StatusReporter>,
 }

@@ -8,7 +8,7 @@ use allocations::{count, in_use};
 use cluster::Update;
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
-use cluster::kubernetes::resources::{KINDS, Resource, ResourceKind};
+use cluster::kubernetes::resources::{KINDS, Resource, ResourceKind, WatchScope};
 use cluster::kubernetes::watch_cache::{WatchCache, WatchEvent};
 use cluster::kubernetes::wire::Observe;
 use cluster::slim::WireObject;
@@ -27,7 +27,7 @@ fn a_pod_of_the_api_server_takes_less_than_four_hundred_bytes() {
     let _alone = ALONE.lock();
     let before = in_use();
     let now = Instant::now();
-    let mut cache = WatchCache::new(Vec::new(), true);
+    let mut cache = WatchCache::new(&WatchScope::Node("here".to_owned()), Vec::new(), true);
     for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
         cache.handle(kind.resource, WatchEvent::Init, now);
         for index in 0..PODS {
@@ -81,7 +81,7 @@ fn indexed(update: Update) -> Cluster {
 fn a_pod_is_read_with_few_allocations() {
     const MOST: usize = 150;
     let _alone = ALONE.lock();
-    let mut cache = WatchCache::new(Vec::new(), true);
+    let mut cache = WatchCache::new(&WatchScope::Node("here".to_owned()), Vec::new(), true);
     let now = Instant::now();
     for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
         cache.handle(kind.resource, WatchEvent::Init, now);

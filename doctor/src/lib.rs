@@ -5,6 +5,7 @@
 //! a stable code, which `docs/kubernetes.md` explains.
 
 mod bypass;
+mod clusters;
 mod features;
 mod foreign_tables;
 mod node;
@@ -19,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use api::{ApiClient, ClientError};
+use api::{ApiClient, ClientError, OtherClusterStatus};
 use serde::Serialize;
 use serde_json::Value;
 use settings::InterceptionMode;
@@ -71,6 +72,8 @@ pub struct RunningAgent {
     pub open_to_encrypted_dns: Vec<String>,
     /// Endpoints that are closed for egress and may reach known servers of encrypted DNS.
     pub open_providers: Vec<OpenProviders>,
+    /// The other clusters that it knows.
+    pub other_clusters: Vec<OtherClusterStatus>,
 }
 
 /// The [`PROVIDERS`](policy::encrypted_dns::PROVIDERS) that an endpoint may reach.
@@ -175,5 +178,6 @@ pub fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
     findings.extend(features::examine(facts));
     findings.extend(foreign_tables::examine(facts));
     findings.extend(bypass::examine(facts));
+    findings.extend(clusters::examine(facts));
     findings
 }

@@ -23,6 +23,7 @@ pub(crate) async fn find(client: &ApiClient) -> Result<Option<RunningAgent>, Cli
         resolvers: resolvers(&status),
         open_to_encrypted_dns,
         open_providers,
+        other_clusters: status.other_clusters,
     }))
 }
 

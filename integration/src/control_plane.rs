@@ -20,11 +20,30 @@ use crate::{fail, succeed};
 
 /// The port of the API server in its network namespace.
 pub const API_PORT: u16 = 6443;
-const ETCD_PORT: u16 = 2379;
-const ETCD_PEER_PORT: u16 = 2380;
+const PORTS: ControlPlanePorts = ControlPlanePorts {
+    api: API_PORT,
+    etcd: 2379,
+    etcd_peer: 2380,
+};
+/// Those of a second one in the same network namespace.
+const PORTS_BESIDE: ControlPlanePorts = ControlPlanePorts {
+    api: 6444,
+    etcd: 2389,
+    etcd_peer: 2390,
+};
+
+/// Where a control plane listens.
+#[derive(Debug, Clone, Copy)]
+struct ControlPlanePorts {
+    api: u16,
+    etcd: u16,
+    etcd_peer: u16,
+}
 
 /// The ServiceAccount that `manifests/` gives the agent.
 pub const SERVICE_ACCOUNT: (&str, &str) = ("namegate", "namegate");
+/// The one that it gives agents of other clusters.
+const PEER_ACCOUNT: (&str, &str) = ("namegate", "namegate-peer");
 
 /// The environment variable with the path of the binary. Tests may run as a user without Go, who
 /// cannot build it.
@@ -42,6 +61,7 @@ pub struct ControlPlane {
     api: Option<Child>,
     etcd: Option<Child>,
     flags: Vec<String>,
+    ports: ControlPlanePorts,
     namespace: Namespace,
     binary: PathBuf,
     data: TempDir,
@@ -56,6 +76,15 @@ impl ControlPlane {
 
     /// As [`start`](Self::start), with more flags for kube-apiserver.
     pub fn start_with(namespace: &Namespace, flags: &[&str]) -> Option<Self> {
+        Self::start_at(PORTS, namespace, flags)
+    }
+
+    /// Starts a second one in a namespace that has one.
+    pub fn start_beside(namespace: &Namespace) -> Option<Self> {
+        Self::start_at(PORTS_BESIDE, namespace, &[])
+    }
+
+    fn start_at(ports: ControlPlanePorts, namespace: &Namespace, flags: &[&str]) -> Option<Self> {
         let data = tempfile::Builder::new()
             .prefix("namegate-kube-")
             .tempdir()
@@ -64,6 +93,7 @@ impl ControlPlane {
             api: None,
             etcd: None,
             flags: flags.iter().map(ToString::to_string).collect(),
+            ports,
             namespace: namespace.clone(),
             binary: binary()?.to_owned(),
             data,
@@ -79,8 +109,8 @@ impl ControlPlane {
     pub fn start_api(&mut self) {
         assert!(self.api.is_none(), "the API server is running already");
         let mut arguments = vec![
-            format!("--port={API_PORT}"),
-            format!("--etcd-port={ETCD_PORT}"),
+            format!("--port={}", self.ports.api),
+            format!("--etcd-port={}", self.ports.etcd),
             "--".to_owned(),
             format!("--audit-policy-file={}", self.path("audit-policy.yaml").display()),
             format!("--audit-log-path={}", self.path("audit.log").display()),
@@ -188,8 +218,16 @@ impl ControlPlane {
     /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it
     /// do. The account must exist; its token is made once.
     pub fn agent_kubeconfig(&self) -> PathBuf {
-        let (namespace, name) = SERVICE_ACCOUNT;
-        let path = self.path("agent.kubeconfig");
+        self.kubeconfig_of(SERVICE_ACCOUNT)
+    }
+
+    /// The same of agents of other clusters.
+    pub fn peer_kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_of(PEER_ACCOUNT)
+    }
+
+    fn kubeconfig_of(&self, (namespace, name): (&str, &str)) -> PathBuf {
+        let path = self.path(&format!("{name}.kubeconfig"));
         if path.exists() {
             return path;
         }
@@ -226,7 +264,16 @@ impl ControlPlane {
 
     /// Compares the agent's ClusterRole with its requests so far.
     pub fn rights(&self) -> ApiRights {
-        let role = self.kubectl(["get", "clusterrole", SERVICE_ACCOUNT.1, "-o", "json"]);
+        self.rights_of(SERVICE_ACCOUNT)
+    }
+
+    /// The same of agents of other clusters, where no agent is in this one.
+    pub fn peer_rights(&self) -> ApiRights {
+        self.rights_of(PEER_ACCOUNT)
+    }
+
+    fn rights_of(&self, (_, role): (&str, &str)) -> ApiRights {
+        let role = self.kubectl(["get", "clusterrole", role, "-o", "json"]);
         let role = serde_json::from_str(&role).unwrap_or_else(fail("the ClusterRole"));
         ApiRights::compare(&role, &self.audit_log())
     }
@@ -244,8 +291,8 @@ impl ControlPlane {
 
     fn start_etcd(&mut self) {
         let arguments = [
-            format!("--port={ETCD_PORT}"),
-            format!("--peer-port={ETCD_PEER_PORT}"),
+            format!("--port={}", self.ports.etcd),
+            format!("--peer-port={}", self.ports.etcd_peer),
             "--forget".to_owned(),
         ];
         self.etcd = Some(self.serve("serve-etcd", &arguments));
@@ -348,12 +395,14 @@ fn find_or_build() -> Option<PathBuf> {
     }
 }
 
-/// Who did what, for the agent alone.
+/// Who did what, for agents alone.
 fn audit_policy() -> String {
-    let (namespace, name) = SERVICE_ACCOUNT;
+    let users =
+        [SERVICE_ACCOUNT, PEER_ACCOUNT].map(|(namespace, name)| format!("'system:serviceaccount:{namespace}:{name}'"));
+    let users = users.join(", ");
     format!(
         "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
-         - level: Metadata\n  users: ['system:serviceaccount:{namespace}:{name}']\n\
+         - level: Metadata\n  users: [{users}]\n\
          - level: None\n"
     )
 }

@@ -197,6 +197,11 @@ impl Scenario {
         self.installation.watch_cluster(kubeconfig, node);
     }
 
+    /// From now on agents have these flags too, separated by spaces.
+    pub fn add_flags(&mut self, flags: &str) {
+        self.flags.extend(flags.split_whitespace().map(str::to_owned));
+    }
+
     /// Kills the agent as `kill -9` does, and waits for its end.
     pub fn kill(&mut self) {
         let mut agent = self.agent.take().expect("an agent is running");

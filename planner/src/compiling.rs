@@ -8,7 +8,9 @@ use policy::compile::{gather_selected, names_ports_of_subject};
 use policy::inventory::ContainerPort;
 use policy::labels::{LabelSelector, Labels};
 use policy::question::Questions;
-use policy::{CidrGroup, Direction, Endpoint, Inventory, PerDirection, Policy, Program, ProgramId, QuestionRules};
+use policy::{
+    CidrGroup, Direction, Endpoint, Inventory, OtherClusters, PerDirection, Policy, Program, ProgramId, QuestionRules,
+};
 use settings::Settings;
 
 use super::spec_index::{SpecIndex, SpecKey, key_of};
@@ -41,6 +43,7 @@ pub(super) struct Compiler {
     governing: HashMap<Labels, Option<Arc<GoverningSpecs>>>,
     known: HashMap<CompileKey, Compiled>,
     cidr_groups: Arc<[CidrGroup]>,
+    other_clusters: Option<Arc<OtherClusters>>,
 }
 
 /// The specs that govern endpoints with the same labels.
@@ -72,9 +75,10 @@ impl Compiler {
         inventory: &Inventory,
         settings: &Settings,
     ) -> Vec<Option<Compiled>> {
-        if self.cidr_groups != inventory.cidr_groups {
+        if self.cidr_groups != inventory.cidr_groups || self.other_clusters != inventory.other_clusters {
             self.known.clear();
             self.cidr_groups.clone_from(&inventory.cidr_groups);
+            self.other_clusters.clone_from(&inventory.other_clusters);
         }
         let differ = self.specs.update(policies);
         let subjects = differ.iter().flat_map(|policy| &policy.specs).map(|spec| &spec.subject);
@@ -137,7 +141,7 @@ fn compile_one(
         .map(|(policy, number)| (&***policy, &policy.specs[*number]));
     let compiled = gather_selected(specs, &endpoint.ports, inventory)?.merged();
     let search = search_list(&endpoint.id.namespace, &settings.cluster_domain);
-    let questions = Questions::new(&compiled, settings.questions, &settings.cluster_domain, &search);
+    let questions = Questions::new(&compiled, settings.questions, &settings.cluster_domains(), &search);
     let mut policies: Vec<_> = governing.iter().map(|(policy, _)| Arc::clone(policy)).collect();
     policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
     let of = |_, program: Option<Program>| {

@@ -1,5 +1,5 @@
-//! What governs the local pods: the stage of a plan that knows only them, the policies and CIDR
-//! groups.
+//! What governs the local pods: the stage of a plan that knows only them, the policies, CIDR
+//! groups, and where other clusters are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use api::EndpointRow;
 use cluster::index::Cluster;
-use policy::{CidrGroup, Direction, Endpoint, PerDirection, Policy, Program, ProgramId, Tiers};
+use policy::{
+    CidrGroup, Direction, Endpoint, Inventory, OtherClusters, PerDirection, Policy, Program, ProgramId, Tiers,
+};
 use settings::Settings;
 
 use super::address_conflicts::{self, AddressConflict, AddressConflicts};
@@ -20,6 +22,7 @@ pub(super) struct Governance {
     pub(super) local: Arc<[Endpoint]>,
     pub(super) policies: Arc<[Arc<Policy>]>,
     cidr_groups: Arc<[CidrGroup]>,
+    other_clusters: Option<Arc<OtherClusters>>,
     /// What each local endpoint compiles to; `None` where no policy governs it.
     pub(super) compiled: Arc<[Option<Compiled>]>,
     /// The programs of both directions.
@@ -39,20 +42,24 @@ impl Governance {
         known: &mut Option<Arc<Self>>,
         compiler: &mut Compiler,
         cluster: &Cluster,
+        inventory: &Inventory,
         settings: &Settings,
     ) -> (Arc<Self>, bool) {
         let (local, policies) = (cluster.endpoints(), Arc::clone(cluster.policies()));
-        let cidr_groups = Arc::clone(&cluster.inventory().cidr_groups);
+        let cidr_groups = Arc::clone(&inventory.cidr_groups);
+        let other_clusters = inventory.other_clusters.clone();
         let is_same = known.as_ref().is_some_and(|known| {
             Arc::ptr_eq(&known.local, &local)
                 && Arc::ptr_eq(&known.policies, &policies)
                 && Arc::ptr_eq(&known.cidr_groups, &cidr_groups)
+                && known.other_clusters == other_clusters
         });
         let now = match known.take() {
             Some(known) if is_same => known,
             _ => {
-                let compiled = compiler.compile(&local, &policies, cluster.inventory(), settings);
-                Arc::new(Self::new(local, policies, cidr_groups, compiled))
+                let compiled = compiler.compile(&local, &policies, inventory, settings);
+                let now = Self::new(local, policies, cidr_groups, compiled);
+                Arc::new(Self { other_clusters, ..now })
             }
         };
         (Arc::clone(known.insert(now)), !is_same)
@@ -86,6 +93,7 @@ impl Governance {
             local,
             policies,
             cidr_groups,
+            other_clusters: None,
         }
     }
 }

@@ -114,8 +114,9 @@ impl Planner {
     pub fn plan(&mut self, cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Plan {
         let inventory = cluster.inventory();
         let surroundings = Surroundings::update(&mut self.surroundings, cluster, settings, own).clone();
-        self.membership.update(inventory);
-        let (governance, is_new) = Governance::update(&mut self.governance, &mut self.compiler, cluster, settings);
+        self.membership.update(&inventory);
+        let (governance, is_new) =
+            Governance::update(&mut self.governance, &mut self.compiler, cluster, &inventory, settings);
         if is_new {
             self.track(&governance.programs, &surroundings.places);
         }
@@ -172,7 +173,7 @@ impl Planner {
             lease: settings.lease,
             local: Arc::clone(&governance.local),
             policies: Arc::clone(&governance.policies),
-            inventory: inventory.clone(),
+            inventory,
             places: surroundings.places,
         }
     }

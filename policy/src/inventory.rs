@@ -11,7 +11,9 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 
 use crate::cidr_group::CidrGroup;
-use crate::labels::Labels;
+use crate::endpoint::keys;
+use crate::labels::{LabelSelector, Labels};
+use crate::other_clusters::OtherClusters;
 use crate::peer_selector::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
 use crate::ports::{PortRange, PortSet};
 use crate::prefix;
@@ -29,10 +31,13 @@ pub struct Inventory {
     pub pods: PodIndex,
     /// Services, and what is only known by its backends.
     pub services: ServiceIndex,
-    /// The nodes of the cluster by name, this one included.
+    /// The nodes of every cluster, this one included: by name, those of other clusters as
+    /// `cluster/name`.
     pub nodes: OrdMap<String, Arc<InventoryNode>>,
     /// The CiliumCIDRGroups, whose prefixes rules may select.
     pub cidr_groups: Arc<[CidrGroup]>,
+    /// Clusters besides the own one, where there may be some.
+    pub other_clusters: Option<Arc<OtherClusters>>,
 }
 
 /// A Node, with its addresses.
@@ -49,29 +54,61 @@ pub struct InventoryNode {
 impl Inventory {
     /// The peers of a rule, CiliumCIDRGroups resolved to prefixes.
     pub(crate) fn peers(&self, peers: &PeerSelector) -> Vec<Peer> {
-        let prefix = |(zone, prefix): &(Zone, IpNet)| Peer::Prefix(*zone, *prefix);
         match peers {
             PeerSelector::Unresolved => Vec::new(),
             PeerSelector::Names(patterns) => patterns.iter().cloned().map(Peer::Name).collect(),
-            PeerSelector::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
-            PeerSelector::Objects(selectors) => selectors
+            PeerSelector::Prefixes(prefixes) => prefixes
                 .iter()
-                .flat_map(|selector| self.resolve_groups(selector))
+                .flat_map(|(zone, prefix)| self.within(*zone, *prefix))
                 .collect(),
+            PeerSelector::Objects(selectors) => selectors.iter().flat_map(|selector| self.resolve(selector)).collect(),
         }
     }
 
-    fn resolve_groups(&self, selector: &ObjectSelector) -> Vec<Peer> {
+    fn resolve(&self, selector: &ObjectSelector) -> Vec<Peer> {
         match selector {
-            ObjectSelector::Prefix(zone, prefix) => vec![Peer::Prefix(*zone, *prefix)],
+            ObjectSelector::Prefix(zone, prefix) => self.within(*zone, *prefix),
             ObjectSelector::CidrGroups(selector) => {
                 let groups = self.cidr_groups.iter().filter(|group| selector.matches(group));
                 let all = groups.flat_map(|group| &group.prefixes);
                 let left = all.flat_map(|whole| prefix::without(*whole, &selector.except));
                 left.map(|prefix| Peer::Prefix(Zone::World, prefix)).collect()
             }
+            ObjectSelector::Pods(labels) => vec![Peer::Object(ObjectSelector::Pods(self.narrowed(labels)))],
+            ObjectSelector::Nodes(labels) => vec![Peer::Object(ObjectSelector::Nodes(self.narrowed(labels)))],
             objects => vec![Peer::Object(objects.clone())],
         }
+    }
+
+    fn narrowed(&self, selector: &LabelSelector) -> LabelSelector {
+        match &self.other_clusters {
+            Some(others) => others.narrowed(selector).into_owned(),
+            None => selector.clone(),
+        }
+    }
+
+    fn within(&self, zone: Zone, prefix: IpNet) -> Vec<Peer> {
+        let parts = match &self.other_clusters {
+            Some(others) => others.within(zone, prefix),
+            None => vec![prefix],
+        };
+        parts.into_iter().map(|part| Peer::Prefix(zone, part)).collect()
+    }
+
+    /// The pods of the own cluster that have an address.
+    pub fn own_pods_at(&self, address: IpAddr) -> impl Iterator<Item = IndexedPod<'_>> {
+        self.pods.at(address).filter(|pod| self.is_own(pod.labels()))
+    }
+
+    /// The cluster of a pod or node with these labels, where it is another than the own one.
+    pub fn other_cluster<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
+        let cluster = labels.get(keys::CLUSTER).filter(|_| !self.is_own(labels));
+        cluster.map(String::as_str)
+    }
+
+    fn is_own(&self, labels: &Labels) -> bool {
+        let of_own = |others: &Arc<OtherClusters>| labels.get(keys::CLUSTER) == Some(&others.own_name);
+        self.other_clusters.as_ref().is_none_or(of_own)
     }
 
     /// The addresses of the objects that a rule selects, with the rule's ports there. Empty for
@@ -86,9 +123,9 @@ impl Inventory {
         };
         match &rule.peer {
             Peer::Prefix(..) | Peer::Name(_) => return members,
-            // Pods are inside the cluster, and never this node.
+            // Pods are inside a cluster, and never this node.
             Peer::PodsWithin(Zone::World | Zone::Host, _) => return members,
-            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix) => {
+            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster | Zone::Mesh, prefix) => {
                 for pod in self.pods.iter() {
                     let ports = pod.identity().named(&rule.named);
                     let within = pod.addresses().iter().filter(|address| prefix.contains(*address));
@@ -149,7 +186,7 @@ impl Inventory {
     /// before the other.
     fn backends<'a>(&'a self, service: &'a InventoryService) -> impl Iterator<Item = IpAddr> + 'a {
         let identities = self.pods.identities_of(&service.namespace);
-        let selected = identities.filter(|(_, identity)| service.selects(identity));
+        let selected = identities.filter(|(_, identity)| service.selects(identity) && self.is_own(&identity.labels));
         let pods = selected.flat_map(|(number, _)| self.pods.of_identity(number));
         let of_pods = pods.flat_map(|pod| pod.addresses()).copied();
         service.backends.iter().copied().chain(of_pods)

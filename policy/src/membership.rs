@@ -320,7 +320,9 @@ impl Membership {
                 (_, Some(selector)) if self.selectors.identities(*selector).contains(&pod.identity_number()) => {
                     ports = ports.union(&rule.ports).union(&named());
                 }
-                (Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix), None) if prefix.contains(&address) => {
+                (Peer::PodsWithin(Zone::Anywhere | Zone::Cluster | Zone::Mesh, prefix), None)
+                    if prefix.contains(&address) =>
+                {
                     ports = ports.union(&named());
                 }
                 (_, None) if is_of_object => ports = ports.union(&named()),

@@ -53,7 +53,7 @@ pub struct Questions {
     mode: QuestionMode,
     /// Names of `toFQDNs`; empty in mode `Any`, where nobody asks.
     selected: NameIndex<()>,
-    cluster_domain: Name,
+    cluster_domains: Box<[Name]>,
     /// `.suffix.`, longest first.
     search: Vec<String>,
 }
@@ -67,10 +67,10 @@ struct Grant {
 
 impl Questions {
     /// Prepares what governs an endpoint. `mode` counts where no policy says otherwise, and only
-    /// where some policy is enforced (and not all are audited). `cluster_domain` is
-    /// `cluster.local.` unless configured; `search` are the suffixes of the endpoint's search list,
+    /// where some policy is enforced (and not all are audited). `cluster_domains` are
+    /// those of the cluster's own names; `search` are the suffixes of the endpoint's search list,
     /// longest first.
-    pub fn new(policy: &EndpointPolicy, mode: QuestionMode, cluster_domain: &Name, search: &[Name]) -> Self {
+    pub fn new(policy: &EndpointPolicy, mode: QuestionMode, cluster_domains: &[Name], search: &[Name]) -> Self {
         let index = |patterns: &mut dyn Iterator<Item = &Pattern>| {
             let mut index = NameIndex::default();
             patterns.for_each(|pattern| index.insert(pattern, ()));
@@ -104,7 +104,7 @@ impl Questions {
                     index(&mut patterns(&tiers.admin, Action::Allow).chain(network))
                 }
             },
-            cluster_domain: cluster_domain.clone(),
+            cluster_domains: cluster_domains.into(),
             search: search
                 .iter()
                 .filter(|suffix| **suffix != Name::root())
@@ -159,7 +159,10 @@ impl Questions {
         }
         match self.mode {
             QuestionMode::Any => QuestionVerdict::Allowed,
-            QuestionMode::AllowedOnly if self.selected.any_match(name) || name.is_within(&self.cluster_domain) => {
+            QuestionMode::AllowedOnly
+                if self.selected.any_match(name)
+                    || self.cluster_domains.iter().any(|domain| name.is_within(domain)) =>
+            {
                 QuestionVerdict::Allowed
             }
             QuestionMode::AllowedOnly => match name.reverse_address() {
@@ -257,7 +260,7 @@ mod tests {
 
     fn judge(policy: &EndpointPolicy, mode: QuestionMode, asked: &str, name: &str) -> QuestionVerdict {
         let search = ["default.svc.cluster.local", "cluster.local", "corp.example"].map(|s| Name::parse(s).unwrap());
-        let questions = Questions::new(policy, mode, &Name::parse("cluster.local").unwrap(), &search);
+        let questions = Questions::new(policy, mode, &[Name::parse("cluster.local").unwrap()], &search);
         questions.judge(asked.parse().unwrap(), &Name::parse(name).unwrap())
     }
 
@@ -322,7 +325,7 @@ mod tests {
         let search = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"].map(|s| Name::parse(s).unwrap());
         let domain = Name::parse("cluster.local").unwrap();
         for mode in [QuestionMode::Any, QuestionMode::AllowedOnly] {
-            let questions = Questions::new(&policy, mode, &domain, &search);
+            let questions = Questions::new(&policy, mode, std::slice::from_ref(&domain), &search);
             let counts = |name, target| {
                 let [name, target] = [name, target].map(|text| Name::parse(text).unwrap());
                 questions.counts_as(CLUSTER_DNS.parse().unwrap(), &name, &target)
@@ -358,7 +361,12 @@ mod tests {
                 assert!(!counts(name, target), "{why}");
             }
         }
-        let questions = Questions::new(&policy, QuestionMode::AllowedOnly, &domain, &search);
+        let questions = Questions::new(
+            &policy,
+            QuestionMode::AllowedOnly,
+            std::slice::from_ref(&domain),
+            &search,
+        );
         let [name, target] = ["b.example.shop.svc.cluster.local", "b.example"].map(|text| Name::parse(text).unwrap());
         let counts = questions.counts_as(CLUSTER_DNS.parse().unwrap(), &name, &target);
         assert!(!counts, "the bare name may not be asked");

@@ -7,18 +7,20 @@ pub enum Zone {
     Anywhere,
     /// Outside the cluster: what CIDRs and `world` mean.
     World,
-    /// Pods, services and nodes of the cluster.
+    /// Pods, services and nodes of the own cluster, and the nodes of others.
     Cluster,
     /// The addresses of this node.
     Host,
+    /// Pods, services and nodes of every cluster.
+    Mesh,
 }
 
 /// Where one address lies. Unlike [`Zone`]s, these do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AddressZone {
-    /// Outside the cluster.
+    /// Outside of every cluster.
     World,
-    /// Inside the cluster, and not this node.
+    /// Inside a cluster, and not this node.
     Cluster,
     /// The addresses of this node.
     Host,
@@ -28,12 +30,13 @@ impl AddressZone {
     /// All of them.
     pub const ALL: [AddressZone; 3] = [AddressZone::World, AddressZone::Cluster, AddressZone::Host];
 
-    /// Whether it is part of a zone.
+    /// Whether it is part of a zone. Of which cluster an address is, the zone alone does not tell
+    /// ([`OtherClusters`](crate::OtherClusters)).
     pub fn is_in(self, zone: Zone) -> bool {
         match zone {
             Zone::Anywhere => true,
             Zone::World => self == AddressZone::World,
-            Zone::Cluster => self != AddressZone::World,
+            Zone::Cluster | Zone::Mesh => self != AddressZone::World,
             Zone::Host => self == AddressZone::Host,
         }
     }

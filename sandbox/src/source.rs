@@ -62,6 +62,7 @@ impl SandboxSource {
             update: Update {
                 changes,
                 reports: policies.reports,
+                ..Update::default()
             },
         }
     }

@@ -8,9 +8,13 @@
 //! grace: 1m
 //! ```
 //!
+//! One key is no flag: `clusters` lists other clusters as `{name, kubeconfig}` or `{name,
+//! objects}`, and stands for `--cluster-kubeconfig` and `--cluster`.
+//!
 //! Each entry is given to the parser of the command line, so that there is one reader of names and
 //! values, and a new flag is a key of the file at once.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt;
@@ -96,16 +100,40 @@ pub fn parse(path: &Path, text: &str) -> Result<OptionLayer, FileError> {
     let mut said = Vec::new();
     for (key, value) in entries.unwrap_or_default().0 {
         let line = value.referenced.line();
-        let values = value.value.into_values().ok_or_else(|| FileError::Value {
+        let refused = |reason: String| FileError::Value {
             path: path.to_owned(),
             line,
             key: key.clone(),
-            reason: "it has no value; write one, or remove the key".into(),
-        })?;
-        let entry = (key, values);
-        // Each entry by itself first, so that an error can name its line.
-        check(OptionLayer::from_iter([entry.clone()])).map_err(|error| explain(path, line, &entry.0, &error))?;
-        said.push(entry);
+            reason,
+        };
+        let meant = match (key.as_str(), value.value) {
+            (CLUSTERS, ConfigValue::Mappings(clusters)) => clusters_as_options(clusters).map_err(refused)?,
+            (CLUSTERS, ConfigValue::One(_) | ConfigValue::Many(_)) => {
+                return Err(refused(
+                    "write a list of clusters, as in [{name: west, kubeconfig: FILE}]".into(),
+                ));
+            }
+            (_, ConfigValue::Mappings(_)) => return Err(refused("a list may hold only plain values".into())),
+            (_, value) => {
+                let none = || refused("it has no value; write one, or remove the key".into());
+                vec![(key.clone(), value.into_values().ok_or_else(none)?)]
+            }
+        };
+        for entry in meant {
+            // Each entry by itself first, so that an error can name its line.
+            check(OptionLayer::from_iter([entry.clone()])).map_err(|error| explain(path, line, &entry.0, &error))?;
+            said.push(entry);
+        }
+    }
+    if let Some((twice, _)) = said
+        .iter()
+        .enumerate()
+        .find_map(|(n, it)| said[..n].iter().find(|other| other.0 == it.0))
+    {
+        return Err(FileError::Malformed {
+            path: path.to_owned(),
+            reason: format!("`{CLUSTERS}` says what `{twice}` says too; write one of them"),
+        });
     }
     let layer: OptionLayer = said.into_iter().collect();
     check(layer.clone()).map_err(|error| FileError::Malformed {
@@ -113,6 +141,29 @@ pub fn parse(path: &Path, text: &str) -> Result<OptionLayer, FileError> {
         reason: error.to_string(),
     })?;
     Ok(layer)
+}
+
+/// The key of other clusters.
+const CLUSTERS: &str = "clusters";
+
+/// The flags that entries of [`CLUSTERS`] stand for.
+fn clusters_as_options(clusters: Vec<BTreeMap<String, String>>) -> Result<Vec<(String, Vec<OsString>)>, String> {
+    let mut options: BTreeMap<String, Vec<OsString>> = BTreeMap::new();
+    for mut cluster in clusters {
+        let name = cluster.remove("name").ok_or("a cluster has no `name`")?;
+        let leads = ["kubeconfig", "objects"].map(|field| cluster.remove(field));
+        if let Some(unknown) = cluster.keys().next() {
+            return Err(format!("`{unknown}` is none of `name`, `kubeconfig` and `objects`"));
+        }
+        let (option, path) = match leads {
+            [Some(file), None] => ("cluster-kubeconfig", file),
+            [None, Some(directory)] => ("cluster", directory),
+            _ => return Err(format!("the cluster {name:?} needs one of `kubeconfig` and `objects`")),
+        };
+        let values = options.entry(option.to_owned()).or_default();
+        values.push(format!("{name}={path}").into());
+    }
+    Ok(options.into_iter().collect())
 }
 
 /// Finds what cannot be read. Values out of bounds are left to whom the options are for: the
@@ -165,13 +216,14 @@ enum ConfigValue {
     Nothing,
     One(String),
     Many(Vec<String>),
+    Mappings(Vec<BTreeMap<String, String>>),
 }
 
 impl ConfigValue {
     /// `None` where there is no value.
     fn into_values(self) -> Option<Vec<OsString>> {
         match self {
-            ConfigValue::Nothing => None,
+            ConfigValue::Nothing | ConfigValue::Mappings(_) => None,
             ConfigValue::One(value) => Some(vec![value.into()]),
             ConfigValue::Many(values) => Some(values.into_iter().map(OsString::from).collect()),
         }
@@ -197,6 +249,54 @@ impl<'de> Deserialize<'de> for ConfigEntries {
             }
         }
         deserializer.deserialize_map(Mapping)
+    }
+}
+
+/// An item of a list.
+enum ConfigItem {
+    Plain(String),
+    Mapping(BTreeMap<String, String>),
+}
+
+impl<'de> Deserialize<'de> for ConfigItem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Item;
+        impl<'de> Visitor<'de> for Item {
+            type Value = ConfigItem;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a plain value, or a mapping of such")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ConfigItem, A::Error> {
+                let mut mapping = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    mapping.insert(key, value);
+                }
+                Ok(ConfigItem::Mapping(mapping))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<ConfigItem, E> {
+                Ok(ConfigItem::Plain(value.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<ConfigItem, E> {
+                Ok(ConfigItem::Plain(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<ConfigItem, E> {
+                Ok(ConfigItem::Plain(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<ConfigItem, E> {
+                Ok(ConfigItem::Plain(value.to_string()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<ConfigItem, E> {
+                Ok(ConfigItem::Plain(value.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Item)
     }
 }
 
@@ -239,20 +339,19 @@ impl<'de> Deserialize<'de> for ConfigValue {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ConfigValue, A::Error> {
-                let mut values = Vec::new();
-                while let Some(value) = seq.next_element::<ConfigValue>()? {
+                let (mut values, mut mappings) = (Vec::new(), Vec::new());
+                while let Some(value) = seq.next_element::<ConfigItem>()? {
                     match value {
-                        ConfigValue::One(value) => values.push(value),
-                        ConfigValue::Nothing | ConfigValue::Many(_) => {
-                            return Err(serde::de::Error::custom("a list may hold only plain values"));
-                        }
+                        ConfigItem::Plain(value) => values.push(value),
+                        ConfigItem::Mapping(mapping) => mappings.push(mapping),
                     }
                 }
-                Ok(if values.is_empty() {
-                    ConfigValue::Nothing
-                } else {
-                    ConfigValue::Many(values)
-                })
+                match (values.is_empty(), mappings.is_empty()) {
+                    (true, true) => Ok(ConfigValue::Nothing),
+                    (false, true) => Ok(ConfigValue::Many(values)),
+                    (true, false) => Ok(ConfigValue::Mappings(mappings)),
+                    (false, false) => Err(serde::de::Error::custom("a list may hold only values of one kind")),
+                }
             }
         }
         deserializer.deserialize_any(Scalars)
@@ -266,7 +365,7 @@ mod tests {
     use enforcer::FailMode;
 
     use super::super::AgentOptions;
-    use super::super::option_values::{HttpAddress, InterceptionMode, RecordsGroup};
+    use super::super::option_values::{ClusterPath, HttpAddress, InterceptionMode, RecordsGroup};
     use super::*;
 
     fn options(text: &str) -> Result<AgentOptions, String> {
@@ -305,6 +404,36 @@ mod tests {
         assert_eq!(options.process.http, HttpAddress::Off);
         assert_eq!(options.kernel.records_group, RecordsGroup::Group(7));
         assert_eq!(options.interception.intercept, InterceptionMode::Off);
+    }
+
+    #[test]
+    fn other_clusters_are_a_list_of_what_they_are_called_and_where_they_are() {
+        let written = "clusters:\n- {name: west, kubeconfig: /k/west}\n- {name: north, objects: /o}\n- name: 7\n  kubeconfig: /k/7\n";
+        let clusters = options(written).unwrap().cluster;
+        let shown = |paths: &[ClusterPath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(&clusters.cluster_kubeconfig), ["west=/k/west", "7=/k/7"]);
+        assert_eq!(shown(&clusters.cluster), ["north=/o"]);
+        for (text, said) in [
+            ("clusters: [west]", "`clusters`: write a list of clusters"),
+            ("clusters: west", "`clusters`: write a list of clusters"),
+            ("clusters: [{kubeconfig: k}]", "no `name`"),
+            ("clusters: [{name: west}]", "one of `kubeconfig` and `objects`"),
+            (
+                "clusters: [{name: west, kubeconfig: k, objects: o}]",
+                "one of `kubeconfig` and `objects`",
+            ),
+            ("clusters: [{name: west, kubeconfg: k}]", "`kubeconfg` is none of"),
+            ("clusters: [{name: West, kubeconfig: k}]", "lower-case"),
+            ("clusters: [{name: west, kubeconfig: k}, east]", "one kind"),
+            (
+                "clusters: [{name: west, objects: k}]\ncluster: [east=o]",
+                "`clusters` says what `cluster` says too",
+            ),
+            ("upstream: [{name: a}]", "only plain values"),
+        ] {
+            let error = options(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]

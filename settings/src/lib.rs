@@ -19,7 +19,7 @@ mod upstream;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, LocalHost};
@@ -34,10 +34,10 @@ pub use dns_address::{DnsAddress, NotAnAddress};
 pub use file::FileError;
 pub use host::HostFacts;
 pub use layer::OptionLayer;
-pub use option_values::{HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice};
+pub use option_values::{ClusterPath, HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice};
 pub use options::{
-    AgentOptions, ClusterOptions, DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR,
-    DEFAULT_TABLE, KernelOptions, LeaseOptions, LookupOptions, ProcessOptions,
+    AgentOptions, ClusterOptions, DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR,
+    DEFAULT_STATE_DIR, DEFAULT_TABLE, KernelOptions, LeaseOptions, LookupOptions, ProcessOptions,
 };
 pub use rejected::RejectedOption;
 pub use upstream::{NotAnUpstream, UpstreamAddress};
@@ -97,6 +97,10 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// `--cluster-domain`, default `cluster.local`.
     pub cluster_domain: Name,
+    /// `--cluster-name`.
+    pub cluster_name: String,
+    /// `--cluster` and `--cluster-kubeconfig`, by name.
+    pub other_clusters: Vec<OtherClusterAddress>,
     /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose
     /// addresses are trusted resolvers.
     pub cluster_dns: Vec<(String, String)>,
@@ -116,6 +120,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The domains of names that belong to the cluster. Where there are others, the one of services
+    /// that they share is among them (KEP-1645).
+    pub fn cluster_domains(&self) -> Vec<Name> {
+        let shared = (!self.other_clusters.is_empty()).then(|| Name::parse(CLUSTER_SET_DOMAIN).ok());
+        let own = self.cluster_domain.clone();
+        std::iter::once(own).chain(shared.flatten()).collect()
+    }
+
     /// Where pods ask this upstream themselves: an encrypted one speaks plain DNS to them, as far
     /// as they know.
     pub fn asked_by_pods(&self, upstream: SocketAddr) -> SocketAddr {
@@ -125,6 +137,27 @@ impl Settings {
         }
     }
 }
+
+/// Where another cluster's objects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherClusterAddress {
+    /// The name of the cluster.
+    pub name: String,
+    /// What leads to it.
+    pub lead: ClusterLead,
+}
+
+/// What leads to the objects of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterLead {
+    /// The directory that they are in.
+    Directory(PathBuf),
+    /// A kubeconfig for its API server.
+    Kubeconfig(PathBuf),
+}
+
+/// The domain of services that clusters share.
+const CLUSTER_SET_DOMAIN: &str = "clusterset.local";
 
 /// Why there are no settings.
 #[derive(Debug, Error)]

@@ -183,6 +183,48 @@ pub(super) fn cluster_domain(text: &str) -> Result<Name, UnusableValue> {
     Ok(name)
 }
 
+/// Reads the name of a cluster: what Cilium takes for one.
+pub(super) fn cluster_name(text: &str) -> Result<String, UnusableValue> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_end = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
+    let bytes = text.as_bytes();
+    if text.len() <= 32 && text.bytes().all(is_inner) && is_end(bytes.first()) && is_end(bytes.last()) {
+        return Ok(text.to_owned());
+    }
+    let reason =
+        "a cluster's name has at most 32 lower-case letters, digits and '-', with a letter or digit at both ends";
+    Err(UnusableValue::new(format_args!("{text:?}"), reason))
+}
+
+/// `NAME=PATH` of another cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterPath {
+    /// The name of the cluster.
+    pub name: String,
+    /// Where its objects are, or what says where they are.
+    pub path: PathBuf,
+}
+
+impl fmt::Display for ClusterPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.path.display())
+    }
+}
+
+/// Reads the name of a cluster and a path.
+pub(super) fn cluster_path(text: &str) -> Result<ClusterPath, UnusableValue> {
+    match text.split_once('=') {
+        Some((name, path)) if !path.is_empty() => Ok(ClusterPath {
+            name: cluster_name(name)?,
+            path: path.into(),
+        }),
+        _ => Err(UnusableValue::new(
+            format_args!("{text:?}"),
+            "write the cluster's name and a path, as in west=/etc/namegate/clusters/west",
+        )),
+    }
+}
+
 /// `NAMESPACE/NAME` of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceName {

@@ -23,8 +23,8 @@ use policy::{DenyResponse, QuestionMode};
 use super::bounds::{duration_within, duration_within_day, within};
 use super::dns_address::DnsAddress;
 use super::option_values::{
-    HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice, cluster_domain, own_directory, packet_mark,
-    routing_table, table_name, taint_key,
+    ClusterPath, HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice, cluster_domain, cluster_name,
+    cluster_path, own_directory, packet_mark, routing_table, table_name, taint_key,
 };
 use super::upstream::UpstreamAddress;
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Revocation, UnknownPods};
@@ -35,6 +35,8 @@ pub const DEFAULT_TABLE: &str = "namegate";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/namegate";
 /// The run directory (`--run-dir`).
 pub const DEFAULT_RUN_DIR: &str = "/run/namegate";
+/// The name of the cluster (`--cluster-name`), which Cilium gives to one that has none.
+pub const DEFAULT_CLUSTER_NAME: &str = "default";
 /// The DNS domain of the cluster (`--cluster-domain`).
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// The namespace and name of the Service that resolves (`--cluster-dns`).
@@ -97,6 +99,17 @@ pub struct ClusterOptions {
     /// Take the taint with this key from the node when the agent is ready [default: none]
     #[arg(long, value_name = "KEY", value_parser = taint_key)]
     pub startup_taint: Option<String>,
+    /// Name of this cluster, which `io.cilium.k8s.policy.cluster` of its pods is
+    #[arg(long, value_name = "NAME", value_parser = cluster_name, default_value = DEFAULT_CLUSTER_NAME)]
+    pub cluster_name: String,
+    /// Another cluster, whose pods and nodes are peers: its name, and a directory of its objects
+    /// (repeatable)
+    #[arg(long, value_name = "NAME=DIR", value_parser = cluster_path)]
+    pub cluster: Vec<ClusterPath>,
+    /// The same, with a kubeconfig; the file may write both as `clusters: [{name, kubeconfig}]`
+    /// (repeatable)
+    #[arg(long, value_name = "NAME=FILE", value_parser = cluster_path)]
+    pub cluster_kubeconfig: Vec<ClusterPath>,
     /// The cluster's DNS domain
     #[arg(long, value_name = "DOMAIN", value_parser = cluster_domain, default_value = DEFAULT_CLUSTER_DOMAIN)]
     pub cluster_domain: Name,

@@ -12,10 +12,12 @@ use state_dir::StateDir;
 
 use super::bounds::HumanDuration;
 use super::host::HostFacts;
-use super::option_values::InterceptionMode;
-use super::options::{InterceptionOptions, LeaseOptions, LookupOptions, ObjectOptions, ResolverOptions};
+use super::option_values::{ClusterPath, InterceptionMode};
+use super::options::{
+    ClusterOptions, InterceptionOptions, LeaseOptions, LookupOptions, ObjectOptions, ResolverOptions,
+};
 use super::rejected::{RejectedOption, rejected};
-use super::{AgentOptions, Settings};
+use super::{AgentOptions, ClusterLead, OtherClusterAddress, Settings};
 
 use resolvers::{encrypted, listeners, upstreams};
 
@@ -70,6 +72,8 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         private_addresses: leases.private_addresses,
         cluster_cidrs: cluster.cluster_cidr.clone(),
         cluster_domain: cluster.cluster_domain.clone(),
+        cluster_name: cluster.cluster_name.clone(),
+        other_clusters: other_clusters(&cluster)?,
         cluster_dns: cluster
             .cluster_dns
             .iter()
@@ -91,6 +95,37 @@ fn node_name(given: Option<String>, host: &HostFacts) -> Result<String, Rejected
         return Err(RejectedOption::NoNode);
     }
     Ok(name)
+}
+
+/// Each cluster once, and not the own one.
+fn other_clusters(options: &ClusterOptions) -> Result<Vec<OtherClusterAddress>, RejectedOption> {
+    let ClusterOptions {
+        cluster,
+        cluster_kubeconfig,
+        ..
+    } = options;
+    let directories = cluster.iter().map(|it| ("cluster", it));
+    let kubeconfigs = cluster_kubeconfig.iter().map(|it| ("cluster-kubeconfig", it));
+    let mut others: Vec<OtherClusterAddress> = Vec::new();
+    for (option, given) in directories.chain(kubeconfigs) {
+        let ClusterPath { name, path } = given;
+        if *name == options.cluster_name {
+            let reason = "this is the name of this cluster; say another one with --cluster-name";
+            return Err(rejected(option, given, reason));
+        }
+        if others.iter().any(|other| other.name == *name) {
+            return Err(rejected(option, given, "there is a cluster of this name already"));
+        }
+        others.push(OtherClusterAddress {
+            name: name.clone(),
+            lead: match option {
+                "cluster" => ClusterLead::Directory(path.clone()),
+                _ => ClusterLead::Kubeconfig(path.clone()),
+            },
+        });
+    }
+    others.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(others)
 }
 
 fn interception_of(options: &InterceptionOptions) -> Interception {

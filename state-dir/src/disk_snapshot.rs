@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -18,7 +19,7 @@ pub const MAX_SNAPSHOT_BYTES: usize = 128 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct DiskSnapshot {
     directory: StateDir,
-    name: &'static str,
+    name: Arc<str>,
     version: u32,
 }
 
@@ -66,17 +67,17 @@ struct VersionedContent<'a, T> {
 
 impl DiskSnapshot {
     /// The snapshot in the file `name` of `directory`, in this version of its format.
-    pub fn new(directory: &StateDir, name: &'static str, version: u32) -> Self {
+    pub fn new(directory: &StateDir, name: &str, version: u32) -> Self {
         Self {
             directory: directory.clone(),
-            name,
+            name: name.into(),
             version,
         }
     }
 
     /// The path of the file.
     pub fn path(&self) -> PathBuf {
-        self.directory.join(self.name)
+        self.directory.join(&*self.name)
     }
 
     /// Reads the text, for [`parse`](Self::parse), whose result may borrow from it.
@@ -111,7 +112,7 @@ impl DiskSnapshot {
             content,
         };
         // Piece by piece: the text of 150,000 pods is as long as everything that an agent holds.
-        let written = replace_with(&self.directory, self.name, Durability::PowerCut, |file| {
+        let written = replace_with(&self.directory, &self.name, Durability::PowerCut, |file| {
             let mut file = LimitedWriter {
                 file: BufWriter::new(file),
                 left: MAX_SNAPSHOT_BYTES,

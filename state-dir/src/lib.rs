@@ -25,14 +25,28 @@ pub use disk_snapshot::{DiskSnapshot, DiskSnapshotError, MAX_SNAPSHOT_BYTES};
 pub const LEDGER_FILE: &str = "ledger.json";
 /// The snapshot of the objects of a cluster.
 pub const CLUSTER_FILE: &str = "cluster.json";
+/// The snapshot of the objects of another cluster, between which its name stands.
+const OTHER_CLUSTER_FILE: (&str, &str) = ("cluster-", ".json");
 /// The snapshot of the last good versions of objects in a directory.
 pub const OBJECTS_FILE: &str = "objects.json";
+
+/// The snapshot of the objects of another cluster.
+pub fn other_cluster_file(cluster: &str) -> String {
+    let (before, after) = OTHER_CLUSTER_FILE;
+    format!("{before}{cluster}{after}")
+}
+
+/// Whether a file of this name is the snapshot of the objects of another cluster.
+pub fn is_other_cluster_file(name: &str) -> bool {
+    let (before, after) = OTHER_CLUSTER_FILE;
+    name.starts_with(before) && name.ends_with(after)
+}
 
 /// The state directory, with the failed writes of its files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
-    troubles: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    troubles: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl StateDir {
@@ -53,10 +67,10 @@ impl StateDir {
         shown.collect()
     }
 
-    fn note(&self, name: &'static str, trouble: Option<&io::Error>) {
+    fn note(&self, name: &str, trouble: Option<&io::Error>) {
         let mut troubles = self.troubles.lock();
         match trouble {
-            Some(error) => drop(troubles.insert(name, error.to_string())),
+            Some(error) => drop(troubles.insert(name.to_owned(), error.to_string())),
             None => drop(troubles.remove(name)),
         }
     }
@@ -92,14 +106,14 @@ pub enum Durability {
 
 /// Writes a new file and renames it over the old one, so that a crash leaves one or the other. Only
 /// the owner may read it.
-pub fn replace(directory: &StateDir, name: &'static str, content: &[u8], durability: Durability) -> io::Result<()> {
+pub fn replace(directory: &StateDir, name: &str, content: &[u8], durability: Durability) -> io::Result<()> {
     replace_with(directory, name, durability, |file| file.write_all(content))
 }
 
 /// As [`replace`], for content that is written piece by piece.
 pub fn replace_with(
     directory: &StateDir,
-    name: &'static str,
+    name: &str,
     durability: Durability,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {

@@ -74,7 +74,8 @@ impl Sender {
     }
 }
 
-/// The Pod that has an address: one of `pods`, or one of which only the inventory knows.
+/// The Pod of the own cluster that has an address: one of `pods`, or one of which only the
+/// inventory knows.
 pub(super) fn endpoint_at(address: IpAddr, pods: &[Endpoint], inventory: &Inventory) -> Option<Endpoint> {
     let known = pods.iter().find(|pod| pod.addresses.contains(&address));
     let of_inventory = |pod: IndexedPod<'_>| Endpoint {
@@ -89,7 +90,7 @@ pub(super) fn endpoint_at(address: IpAddr, pods: &[Endpoint], inventory: &Invent
     };
     known
         .cloned()
-        .or_else(|| inventory.pods.at(address).next().map(of_inventory))
+        .or_else(|| inventory.own_pods_at(address).next().map(of_inventory))
 }
 
 impl ExplainSource {

@@ -102,7 +102,7 @@ fn answer_from(
         ledger: None,
         counts: &|_| true,
         places: &zones,
-        cluster_domain: &cluster_domain,
+        cluster_domains: std::slice::from_ref(&cluster_domain),
         resolvers: &resolvers,
         pods: &pods,
         own_node_passes: true,

@@ -10,7 +10,7 @@ use enforcer::writer::WriterStats;
 use policy::{Direction, PerDirection};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::inspect::Figures;
+use crate::inspect::{Figures, OtherClusterGauges};
 
 /// Taken apart exhaustively, so that a figure that is not shown does not compile.
 pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
@@ -29,12 +29,13 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         record_overruns,
         silent_upstreams,
         source,
+        other_clusters,
         deaths,
         unwritten_files,
         repairs,
         damage,
         settings,
-    } = *figures;
+    } = figures.clone();
     let repairs: Vec<_> = DamageKind::ALL
         .iter()
         .zip(repairs)
@@ -172,6 +173,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         process_start(started),
     ];
     families.extend(source.iter().flat_map(of_source));
+    families.extend(of_other_clusters(&other_clusters));
     families
 }
 
@@ -217,6 +219,44 @@ fn of_source(source: &SourceFigures) -> Vec<MetricFamily> {
             &bytes,
         ),
     ]
+}
+
+/// What other clusters are like. Their names are the configuration's.
+fn of_other_clusters(clusters: &[OtherClusterGauges]) -> Vec<MetricFamily> {
+    let of_source = |figure: fn(&SourceFigures) -> u64| -> Vec<(&str, u64)> {
+        let sources = clusters.iter().filter_map(|it| Some((&*it.name, it.source.as_ref()?)));
+        sources.map(|(name, source)| (name, figure(source))).collect()
+    };
+    let of_cluster = |figure: fn(&OtherClusterGauges) -> usize| -> Vec<(&str, u64)> {
+        let clusters = clusters.iter();
+        clusters.map(|it| (&*it.name, figure(it) as u64)).collect()
+    };
+    let families = [
+        (
+            "other_cluster_objects_age_seconds",
+            "Seconds since anything came from another cluster's API server, by cluster",
+            of_source(|source| source.age_seconds),
+        ),
+        (
+            "other_cluster_broken_watches",
+            "Watches of another cluster's API server that do not work, by cluster",
+            of_source(|source| source.broken_watches as u64),
+        ),
+        (
+            "other_cluster_pods",
+            "Pods that are known of another cluster, by cluster",
+            of_cluster(|it| it.pods),
+        ),
+        (
+            "other_cluster_contested",
+            "Ranges and addresses of another cluster that cannot be told from somebody else's, by cluster",
+            of_cluster(|it| it.contested),
+        ),
+    ];
+    // Of directories there is no age.
+    let told = families.into_iter().filter(|(.., values)| !values.is_empty());
+    told.map(|(name, help, values)| family(GAUGE, name, help, "cluster", &values))
+        .collect()
 }
 
 const GAUGE: MetricType = MetricType::GAUGE;
@@ -346,6 +386,16 @@ mod tests {
                     bytes: 100,
                 }),
             }),
+            other_clusters: vec![OtherClusterGauges {
+                name: "west".into(),
+                pods: 46,
+                contested: 47,
+                source: Some(SourceFigures {
+                    age_seconds: 44,
+                    broken_watches: 45,
+                    ..SourceFigures::default()
+                }),
+            }],
             deaths: 51,
             unwritten_files: 52,
             repairs: [61, 62, 63, 64, 65, 66, 67, 68],
@@ -391,6 +441,10 @@ mod tests {
             "namegate_objects_age_seconds 41",
             "namegate_broken_watches 42",
             "namegate_absent_kinds 43",
+            "namegate_other_cluster_objects_age_seconds{cluster=\"west\"} 44",
+            "namegate_other_cluster_broken_watches{cluster=\"west\"} 45",
+            "namegate_other_cluster_pods{cluster=\"west\"} 46",
+            "namegate_other_cluster_contested{cluster=\"west\"} 47",
             "namegate_objects{kind=\"Pod\"} 3",
             "namegate_object_bytes{kind=\"Pod\"} 200",
             "namegate_objects{kind=\"Namespace\"} 3",

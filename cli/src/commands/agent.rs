@@ -9,14 +9,15 @@ use cluster::ObjectSource;
 use cluster::directory::DirectorySource;
 use cluster::kubernetes::KubernetesSource;
 use cluster::kubernetes::client::{Access, AccessError};
+use cluster::mesh::{Mesh, OtherClusterPlace, OtherClusterSource};
 use cluster::taint::StartupTaint;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use settings::{ConfigError, HostFacts, OptionLayer, Settings};
+use settings::{ClusterLead, ConfigError, HostFacts, OptionLayer, OtherClusterAddress, Settings};
 use supervisor::trim_memory;
 use supervisor::{self, Supervision};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::VerbOutcome;
@@ -40,7 +41,8 @@ Examples:
   namegate agent --kubeconfig /etc/kubernetes/namegate.conf --node node-1
   namegate agent --objects /etc/namegate/objects --supervise
   namegate agent --objects ./objects --upstream 192.0.2.53 --listen 127.0.0.1:5300 --intercept off
-  namegate agent --config /etc/namegate/agent.yaml --fail-mode closed")]
+  namegate agent --config /etc/namegate/agent.yaml --fail-mode closed
+  namegate agent --cluster-name east --cluster-kubeconfig west=/etc/namegate/clusters/west")]
 pub(crate) struct Args {
     /// Config file in YAML, with the options below as keys
     #[arg(long, value_name = "FILE")]
@@ -58,10 +60,12 @@ pub(crate) enum AgentError {
     /// No API server can be found.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// `--objects` cannot be read. It is checked before the kernel is changed.
-    #[error("cannot read the directory {}: {error}; check the path given to --objects", directory.display())]
+    /// A directory of objects cannot be read. It is checked before the kernel is changed.
+    #[error("cannot read the directory {}: {error}; check the path given to --{option}", directory.display())]
     Objects {
-        /// The path given to `--objects`.
+        /// `objects` or `cluster`.
+        option: &'static str,
+        /// The path that was given.
         directory: PathBuf,
         /// The system's error.
         error: io::Error,
@@ -94,28 +98,29 @@ pub(crate) fn run(args: Args) -> crate::Result {
     let supervision = supervision.map(Arc::new);
     // A reload compares the file with what it held at the start.
     let at_start = config.map(|path| settings::file::read(&path).map(|options| (path, options)));
-    let reload = Reload {
+    let mut reload = Reload {
         config: at_start
             .transpose()
             .map_err(ConfigError::from)
             .map_err(AgentError::from)?,
-        objects: Arc::default(),
+        objects: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("namegate")
         .build()
         .map_err(AgentError::Runtime)?;
+    let others = other_clusters(&settings, &mut reload);
     runtime.block_on(async {
         match from {
             ObjectsFrom::Directory(directory) => {
-                let source = DirectorySource {
+                let own = DirectorySource {
                     directory,
                     node: settings.node.clone(),
                     state_dir: settings.state_dir.clone(),
-                    reread: Arc::clone(&reload.objects),
+                    reread: reread(&mut reload),
                 };
-                serve(settings, source, reload, supervision, None).await
+                serve(settings, Mesh { own, others }, reload, supervision, None).await
             }
             ObjectsFrom::Cluster(kubeconfig) => {
                 let access = Access::find(kubeconfig.as_deref()).await?;
@@ -125,13 +130,13 @@ pub(crate) fn run(args: Args) -> crate::Result {
                     node: settings.node.clone(),
                     key,
                 });
-                let source = KubernetesSource::new(
+                let own = KubernetesSource::new(
                     access,
                     settings.node.clone(),
                     settings.state_dir.clone(),
                     !settings.cluster_cidrs.is_empty(),
                 );
-                serve(settings, source, reload, supervision, taint).await
+                serve(settings, Mesh { own, others }, reload, supervision, taint).await
             }
         }
     })?;
@@ -164,8 +169,18 @@ fn prepare(args: Args, host: &HostFacts) -> Result<PreparedAgent, AgentError> {
     };
     let supervise = options.process.supervise;
     let settings = settings::resolve::resolve(options, host).map_err(ConfigError::from)?;
-    if let ObjectsFrom::Directory(directory) = &from {
+    let own = match &from {
+        ObjectsFrom::Directory(directory) => Some(("objects", directory)),
+        ObjectsFrom::Cluster(_) => None,
+    };
+    let others = settings.other_clusters.iter().filter_map(|other| match &other.lead {
+        ClusterLead::Directory(directory) => Some(("cluster", directory)),
+        // It may come later, as may the cluster.
+        ClusterLead::Kubeconfig(_) => None,
+    });
+    for (option, directory) in own.into_iter().chain(others) {
         std::fs::read_dir(directory).map_err(|error| AgentError::Objects {
+            option,
             directory: directory.clone(),
             error,
         })?;
@@ -175,6 +190,36 @@ fn prepare(args: Args, host: &HostFacts) -> Result<PreparedAgent, AgentError> {
         from,
         supervise,
     })
+}
+
+/// The sources of other clusters' objects.
+fn other_clusters(settings: &Settings, reload: &mut Reload) -> Vec<OtherClusterSource> {
+    let source = |OtherClusterAddress { name, lead }: &OtherClusterAddress| {
+        let name: Arc<str> = name.as_str().into();
+        let place = match lead {
+            ClusterLead::Directory(directory) => OtherClusterPlace::Directory(DirectorySource {
+                directory: directory.clone(),
+                node: String::new(),
+                // A file in it that breaks keeps its last good version in this process alone.
+                state_dir: None,
+                reread: reread(reload),
+            }),
+            ClusterLead::Kubeconfig(kubeconfig) => {
+                let (name, kubeconfig) = (Arc::clone(&name), kubeconfig.clone());
+                let state_dir = settings.state_dir.as_ref();
+                OtherClusterPlace::ApiServer(KubernetesSource::of_other_cluster(name, kubeconfig, state_dir))
+            }
+        };
+        OtherClusterSource { name, place }
+    };
+    settings.other_clusters.iter().map(source).collect()
+}
+
+/// What has a directory read again.
+fn reread(reload: &mut Reload) -> Arc<Notify> {
+    let objects = Arc::default();
+    reload.objects.push(Arc::clone(&objects));
+    objects
 }
 
 /// Raises the soft limit of open files to the hard limit. Each TCP connection of a client and each
@@ -344,6 +389,11 @@ mod tests {
             prepared(&["--objects", "/nonexistent/objects"])
                 .unwrap_err()
                 .contains("/nonexistent/objects")
+        );
+        let message = prepared(&["--cluster", "west=/nonexistent/west"]).unwrap_err();
+        assert!(
+            message.contains("/nonexistent/west") && message.contains("--cluster"),
+            "{message}"
         );
         assert!(
             prepared(&["--config", "/nonexistent/agent.yaml"])

@@ -14,8 +14,8 @@ use tracing::{info, warn};
 pub(super) struct Reload {
     /// The path of `--config`, and its content at the start.
     pub(super) config: Option<(PathBuf, OptionLayer)>,
-    /// Notified to read the objects again. Ignored where they are watched in a cluster.
-    pub(super) objects: Arc<Notify>,
+    /// Notified to read the objects again, one for each directory.
+    pub(super) objects: Vec<Arc<Notify>>,
 }
 
 /// How the config file differs from that of the start.
@@ -49,7 +49,7 @@ impl Reload {
 
     fn reload(&self) {
         info!("SIGHUP: the objects are read again; the agent goes on as it was started");
-        self.objects.notify_one();
+        self.objects.iter().for_each(|objects| objects.notify_one());
         match self.compare() {
             ConfigChange::None => {}
             ConfigChange::Changed(path) => {

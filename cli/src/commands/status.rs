@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use api::ApiClient;
 use api::ask;
-use api::{AgentStatus, EndpointRow, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
-use settings::DEFAULT_RUN_DIR;
+use api::{AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
+use settings::{DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR};
 
 use crate::VerbOutcome;
 
@@ -80,7 +80,7 @@ fn overview(status: &AgentStatus) -> String {
             "Agent",
             format!("{}, process {}, up {uptime}", status.version, status.pid),
         ),
-        ("Node", status.node.clone()),
+        ("Node", node(status)),
         ("Ready", ready),
         ("Interception", interception),
         ("Resolvers", list(&status.resolvers)),
@@ -103,6 +103,13 @@ fn overview(status: &AgentStatus) -> String {
             lines.push(("ABSENT", absent));
         }
         lines.extend(source.troubles.iter().map(|trouble| ("BROKEN", trouble.clone())));
+    }
+    for other in &status.other_clusters {
+        lines.push(("Cluster", other_cluster(other)));
+        let troubles = other.source.iter().flat_map(|source| &source.troubles);
+        lines.extend(troubles.map(|trouble| ("BROKEN", format!("cluster {}: {trouble}", other.name))));
+        let masked = other.masked.iter();
+        lines.extend(masked.map(|masked| ("MASKED", format!("cluster {}: {masked}", other.name))));
     }
     if status.heartbeat_gaps > 0 {
         let times = status.heartbeat_gaps;
@@ -145,6 +152,35 @@ fn overview(status: &AgentStatus) -> String {
         let _ = writeln!(text, "{:<14}{value}", format!("{title}:"));
         text
     })
+}
+
+/// The name of the node, and of the cluster where it has one of its own.
+fn node(status: &AgentStatus) -> String {
+    match status.other_clusters.is_empty() && status.cluster == DEFAULT_CLUSTER_NAME {
+        true => status.node.clone(),
+        false => format!("{} of the cluster {}", status.node, status.cluster),
+    }
+}
+
+fn other_cluster(other: &OtherClusterStatus) -> String {
+    let OtherClusterStatus {
+        name,
+        pods,
+        nodes,
+        source,
+        contested,
+        ..
+    } = other;
+    let from = match source {
+        Some(source) => api_server(source),
+        None => "a directory".to_owned(),
+    };
+    let mut text = format!("{name}: {pods} pods and {nodes} nodes, from {from}");
+    if !contested.is_empty() {
+        let count = contested.len();
+        text.push_str(&format!("; CONTESTED: {count} of its ranges and addresses, see below"));
+    }
+    text
 }
 
 fn repaired(repair: &RepairStatus) -> String {
@@ -250,6 +286,46 @@ mod tests {
     #[test]
     fn it_shows_readiness_endpoints_and_policies_with_findings() {
         insta::assert_snapshot!(render(&examples::status(None)));
+    }
+
+    #[test]
+    fn other_clusters_are_shown_with_how_old_and_whose_they_are() {
+        let mut status = examples::status(None);
+        status.cluster = "east".into();
+        let other = OtherClusterStatus {
+            name: "west".into(),
+            pods: 20,
+            nodes: 3,
+            contested: vec!["10.1.0.0/16 overlaps".into()],
+            masked: vec!["192.0.2.9, a node of it, was refused".into()],
+            source: Some(SourceStatus {
+                server: "https://192.0.2.1:6443/".into(),
+                age_seconds: 61,
+                recalled: true,
+                awaited: Vec::new(),
+                absent: Vec::new(),
+                troubles: vec!["Pod: connection refused".into()],
+            }),
+        };
+        let of_directory = OtherClusterStatus {
+            name: "north".into(),
+            contested: Vec::new(),
+            masked: Vec::new(),
+            source: None,
+            ..other.clone()
+        };
+        status.other_clusters = vec![of_directory, other];
+        let text = render(&status);
+        for line in [
+            "Node:         node-1 of the cluster east",
+            "Cluster:      north: 20 pods and 3 nodes, from a directory",
+            "Cluster:      west: 20 pods and 3 nodes, from https://192.0.2.1:6443/, NOT ANSWERING: in force is what was written \
+             down 1m 1s ago; CONTESTED: 1 of its ranges and addresses, see below",
+            "BROKEN:       cluster west: Pod: connection refused",
+            "MASKED:       cluster west: 192.0.2.9, a node of it, was refused",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+        }
     }
 
     #[test]

@@ -9,14 +9,14 @@ use policy::labels::Labels;
 
 use crate::slim::PodTemplate;
 
-/// Cilium's name for a cluster that was given none.
-const CLUSTER_NAME: &str = "default";
 /// So many are never looked through.
 const FEW: usize = 256;
 
 /// The identities of the templates that pods have: made once, and not for each pod.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Identities {
+    /// The name of their cluster.
+    cluster: Arc<str>,
     /// By the address of the template in memory, which is its own as long as it is held here.
     known: HashMap<usize, KnownIdentity>,
     sweep_at: usize,
@@ -29,6 +29,20 @@ struct KnownIdentity {
 }
 
 impl Identities {
+    /// Of pods of this cluster.
+    pub(super) fn new(cluster: Arc<str>) -> Self {
+        Self {
+            cluster,
+            known: HashMap::new(),
+            sweep_at: 0,
+        }
+    }
+
+    /// The name of their cluster.
+    pub(super) fn cluster(&self) -> Arc<str> {
+        Arc::clone(&self.cluster)
+    }
+
     /// The identity of a template's pods, whose namespace has these labels.
     pub(super) fn of(&mut self, template: &Arc<PodTemplate>, of_namespace: &Labels) -> Arc<PodIdentity> {
         let place = Arc::as_ptr(template).addr();
@@ -46,7 +60,7 @@ impl Identities {
                 &template.namespace,
                 of_namespace,
                 &template.service_account,
-                CLUSTER_NAME,
+                &self.cluster,
             ),
             ports: template.ports.to_vec(),
         });

@@ -6,7 +6,7 @@ use policy::lint::{ClusterContext, ServicePortMapping};
 
 use crate::slim::SlimService;
 
-use super::{Cluster, labels_of};
+use super::Cluster;
 
 impl Cluster {
     /// What [`lint::across`](policy::lint::across) is told. Other than in
@@ -15,21 +15,25 @@ impl Cluster {
     pub fn lint_context(&self) -> ClusterContext<'static> {
         let mut inventory = self.inventory_from("");
         inventory.pods = self
+            .own
             .pods
-            .inventory(&self.inventory.pods, |namespace| labels_of(&self.namespaces, namespace));
+            .inventory(&self.inventory.pods, |namespace| self.own.labels_of(namespace));
         ClusterContext {
             inventory: Cow::Owned(inventory),
             pod_ranges: self
+                .own
                 .nodes
                 .values()
                 .flat_map(|node| node.pod_ranges.iter().copied())
                 .collect(),
             service_ports: self
+                .own
                 .services
                 .iter()
                 .map(|((namespace, name), service)| ((namespace.to_string(), name.to_string()), ports(service)))
                 .collect(),
             masquerading: self
+                .own
                 .services
                 .iter()
                 .filter(|(_, service)| service.hides_clients)

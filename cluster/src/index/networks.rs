@@ -13,12 +13,14 @@ use crate::slim::SlimNode;
 
 use super::pods::MovedAddresses;
 
-/// The ranges of the cluster. Of thousands of pods most lie in their node's range, so a pod that
+/// The ranges of all clusters. Of thousands of pods most lie in their node's range, so a pod that
 /// comes or goes seldom changes them.
 #[derive(Debug, Default)]
 pub(super) struct ClusterNetworks {
     /// The ranges and addresses of nodes, and how many nodes have each.
     nodes: BTreeMap<IpNet, usize>,
+    /// The same of other clusters.
+    others: Vec<IpNet>,
     /// Made when somebody asks.
     strays: OnceLock<Strays>,
     all: OnceLock<Arc<[IpNet]>>,
@@ -53,6 +55,15 @@ impl ClusterNetworks {
         self.all.take();
     }
 
+    /// The nodes of other clusters have these ranges and addresses.
+    pub(super) fn change_others(&mut self, others: Vec<IpNet>) {
+        if others != self.others {
+            self.others = others;
+            self.strays.take();
+            self.all.take();
+        }
+    }
+
     /// A service has other addresses.
     pub(super) fn change_services(&mut self) {
         self.all.take();
@@ -79,12 +90,21 @@ impl ClusterNetworks {
     /// of nodes it takes a look at each pod.
     pub(super) fn all(&self, pods: &PodIndex, services: impl Iterator<Item = IpAddr>) -> Arc<[IpNet]> {
         let all = self.all.get_or_init(|| {
-            let strays = self.strays.get_or_init(|| Strays::find(self.nodes.keys(), pods));
-            let single = strays.addresses.iter().copied().chain(services).map(IpNet::from);
-            let all: Vec<IpNet> = self.nodes.keys().copied().chain(single).collect();
+            let single = self.strays(pods).chain(services).map(IpNet::from);
+            let all: Vec<IpNet> = self.of_nodes().copied().chain(single).collect();
             IpNet::aggregate(&all).into()
         });
         Arc::clone(all)
+    }
+
+    /// The addresses of pods that lie in no node's range.
+    pub(super) fn strays(&self, pods: &PodIndex) -> impl Iterator<Item = IpAddr> {
+        let strays = self.strays.get_or_init(|| Strays::find(self.of_nodes(), pods));
+        strays.addresses.iter().copied()
+    }
+
+    fn of_nodes(&self) -> impl Iterator<Item = &IpNet> {
+        self.nodes.keys().chain(&self.others)
     }
 }
 

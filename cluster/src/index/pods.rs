@@ -21,10 +21,10 @@ pub(super) type MovedAddresses = SmallVec<[IpAddr; 4]>;
 
 /// The Pods. What rules may know of those that have addresses stands in a [`PodIndex`], which
 /// belongs to the inventory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KnownPods {
-    /// The node whose Pods are local.
-    node: Arc<str>,
+    /// The node whose Pods are local; of another cluster none is.
+    node: Option<Arc<str>>,
     pods: BTreeMap<NamedPod, PodPlace>,
     local: BTreeSet<NamedPod>,
     identities: Identities,
@@ -43,29 +43,50 @@ enum PodPlace {
     Host,
     /// In the index.
     Index(PodNumber),
+    /// Left out of the index: somebody else may be there.
+    Withheld,
     /// It has none, yet or any more.
     Nowhere,
 }
 
 impl KnownPods {
-    pub(super) fn new(node: &str) -> Self {
+    /// Those of a cluster of this name. Those of `node` are local.
+    pub(super) fn new(cluster: Arc<str>, node: Option<&str>) -> Self {
         Self {
-            node: node.into(),
-            ..Self::default()
+            node: node.map(Arc::from),
+            pods: BTreeMap::new(),
+            local: BTreeSet::new(),
+            identities: Identities::new(cluster),
+            endpoints: OnceLock::new(),
         }
     }
 
-    /// Takes in a Pod, whose namespace has these labels.
-    pub(super) fn apply(&mut self, pod: Arc<SlimPod>, of_namespace: &Labels, index: &mut PodIndex) -> MovedAddresses {
+    /// Takes in a Pod, whose namespace has these labels. `is_withheld` says of an address that no
+    /// Pod there may be in the index.
+    ///
+    /// Of the addresses that it returns, which the Pod had and has, those are among them at which
+    /// it was and is withheld.
+    pub(super) fn apply(
+        &mut self,
+        pod: Arc<SlimPod>,
+        of_namespace: &Labels,
+        index: &mut PodIndex,
+        is_withheld: impl Fn(&IpAddr) -> bool,
+    ) -> MovedAddresses {
         let key = NamedPod(pod);
-        let before = self.pods.remove(&key);
-        let known = before.and_then(PodPlace::number);
-        let mut moved = addresses_in(index, known);
+        let before = self.pods.remove_entry(&key);
+        let mut moved = MovedAddresses::new();
+        if let Some((NamedPod(before), PodPlace::Withheld)) = &before {
+            moved.extend_from_slice(before.addresses.as_slice());
+        }
+        let known = before.and_then(|(_, place)| place.number());
+        moved.extend(addresses_in(index, known));
         let pod = &key.0;
         let mut in_index = || InventoryPod::at(self.identities.of(&pod.template, of_namespace), pod.addresses.clone());
         let place = match known {
             _ if pod.template.on_host => PodPlace::Host,
             _ if pod.addresses.as_slice().is_empty() => PodPlace::Nowhere,
+            _ if pod.addresses.as_slice().iter().any(is_withheld) => PodPlace::Withheld,
             Some(number) => {
                 index.replace(number, in_index());
                 PodPlace::Index(number)
@@ -76,9 +97,12 @@ impl KnownPods {
         if let (Some(gone), None) = (known, number) {
             index.remove(gone);
         }
-        moved.extend(addresses_in(index, number));
+        match place {
+            PodPlace::Withheld => moved.extend_from_slice(pod.addresses.as_slice()),
+            _ => moved.extend(addresses_in(index, number)),
+        }
         let was_local = self.local.remove(&key);
-        let is_local = pod.is_on(&self.node);
+        let is_local = self.is_local(pod);
         if was_local || is_local {
             self.endpoints.take();
         }
@@ -91,14 +115,17 @@ impl KnownPods {
 
     pub(super) fn delete(&mut self, namespace: &str, name: &str, index: &mut PodIndex) -> MovedAddresses {
         let key: &dyn NamespacedName = &(namespace, name);
-        let Some(gone) = self.pods.remove(key) else {
+        let Some((NamedPod(pod), gone)) = self.pods.remove_entry(key) else {
             return MovedAddresses::new();
         };
         if self.local.remove(key) {
             self.endpoints.take();
         }
         let number = gone.number();
-        let moved = addresses_in(index, number);
+        let moved = match gone {
+            PodPlace::Withheld => pod.addresses.as_slice().into(),
+            _ => addresses_in(index, number),
+        };
         if let Some(number) = number {
             index.remove(number);
         }
@@ -116,10 +143,34 @@ impl KnownPods {
             let Some(number) = place.number() else { continue };
             let identity = self.identities.of(&pod.template, of_namespace);
             index.replace(number, InventoryPod::at(identity, pod.addresses.clone()));
-            if pod.is_on(&self.node) {
+            if self.node.as_ref().is_some_and(|node| pod.is_on(node)) {
                 self.endpoints.take();
             }
         }
+    }
+
+    fn is_local(&self, pod: &SlimPod) -> bool {
+        self.node.as_ref().is_some_and(|node| pod.is_on(node))
+    }
+
+    /// The Pods that have an address, withheld or not. It takes a look at each.
+    pub(super) fn at(&self, address: IpAddr) -> Vec<Arc<SlimPod>> {
+        let has_it = |(NamedPod(pod), place): &(&NamedPod, &PodPlace)| {
+            !matches!(place, PodPlace::Host) && pod.addresses.as_slice().contains(&address)
+        };
+        let there = self.pods.iter().filter(has_it);
+        there.map(|(NamedPod(pod), _)| Arc::clone(pod)).collect()
+    }
+
+    /// Every Pod that may be in the index. It takes a look at each.
+    pub(super) fn all(&self) -> Vec<Arc<SlimPod>> {
+        let placed = self.pods.iter().filter(|(_, place)| !matches!(place, PodPlace::Host));
+        placed.map(|(NamedPod(pod), _)| Arc::clone(pod)).collect()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.pods.len()
     }
 
     /// See [`Cluster::endpoints`](super::Cluster::endpoints).
@@ -169,9 +220,9 @@ impl KnownPods {
     /// Every Pod that is not on the host's network, with addresses or without, in namespaces with
     /// these labels.
     pub(super) fn inventory<'a>(&self, index: &PodIndex, labels_of: impl Fn(&str) -> &'a Labels) -> PodIndex {
-        let mut identities = Identities::default();
+        let mut identities = Identities::new(self.identities.cluster());
         let known = self.pods.iter().filter_map(|(NamedPod(pod), place)| match place {
-            PodPlace::Host => None,
+            PodPlace::Host | PodPlace::Withheld => None,
             PodPlace::Index(number) => index.get(*number).map(IndexedPod::to_inventory_pod),
             PodPlace::Nowhere => {
                 let identity = identities.of(&pod.template, labels_of(pod.namespace()));
@@ -200,7 +251,7 @@ impl PodPlace {
     fn number(self) -> Option<PodNumber> {
         match self {
             PodPlace::Index(number) => Some(number),
-            PodPlace::Host | PodPlace::Nowhere => None,
+            PodPlace::Host | PodPlace::Withheld | PodPlace::Nowhere => None,
         }
     }
 }

@@ -73,6 +73,15 @@ impl ClusterSnapshot {
         }
     }
 
+    /// The snapshot of another cluster, which is known by its name: its API server may move.
+    pub(super) fn of_other(state_dir: &StateDir, cluster: &str) -> Self {
+        Self {
+            file: DiskSnapshot::new(state_dir, &state_dir::other_cluster_file(cluster), VERSION),
+            server: format!("the cluster {cluster}"),
+            node: String::new(),
+        }
+    }
+
     /// What an earlier process had in force; `None` without a file, or with one that cannot be
     /// used.
     pub(super) fn restore(&self) -> Option<RestoredCluster> {

@@ -38,7 +38,6 @@ pub struct SourceHealth(Arc<HealthInner>);
 
 #[derive(Debug)]
 struct HealthInner {
-    server: String,
     started: Instant,
     /// Milliseconds after `started` at which something came from the API server; 0: nothing has.
     heard: AtomicU64,
@@ -47,6 +46,10 @@ struct HealthInner {
 
 #[derive(Debug, Default)]
 struct HealthState {
+    /// The address of the API server; empty while it is not known.
+    server: String,
+    /// Why nobody can ask it.
+    without_access: Option<String>,
     troubles: BTreeMap<Resource, WatchTrouble>,
     /// Kinds that the API server does not have.
     absent: BTreeSet<Resource>,
@@ -67,11 +70,27 @@ impl SourceHealth {
     /// The health of a source that has not heard from `server` yet.
     pub(super) fn new(server: String) -> Self {
         Self(Arc::new(HealthInner {
-            server,
             started: Instant::now(),
             heard: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(HealthState {
+                server,
+                ..HealthState::default()
+            }),
         }))
+    }
+
+    /// The API server is asked there now.
+    pub(super) fn asks(&self, server: String) {
+        let mut state = self.state();
+        state.server = server;
+        state.without_access = None;
+        // They were another's, or of other credentials.
+        state.troubles.clear();
+    }
+
+    /// What says where the API server is, and who we are to it, cannot be used.
+    pub(super) fn lacks_access(&self, why: String) {
+        self.state().without_access = Some(why);
     }
 
     /// Something came from the API server.
@@ -136,7 +155,7 @@ impl SourceHealth {
         let state = self.state();
         SourceFigures {
             age_seconds,
-            broken_watches: state.broken(heard).count(),
+            broken_watches: state.broken(heard).count() + usize::from(state.without_access.is_some()),
             absent_kinds: state.absent.len(),
             counts: state.counts,
         }
@@ -149,7 +168,7 @@ impl SourceHealth {
         let state = self.state();
         let troubles = state.broken(heard);
         SourceStatus {
-            server: self.0.server.clone(),
+            server: state.server.clone(),
             age_seconds,
             recalled: state.recalled.is_some(),
             awaited: state
@@ -158,8 +177,14 @@ impl SourceHealth {
                 .map(|resource| ResourceKind::of(*resource).kind.to_owned())
                 .collect(),
             absent: state.absent().collect(),
-            troubles: troubles
-                .map(|(resource, trouble)| format!("{}: {}", ResourceKind::of(resource).kind, trouble.reason))
+            troubles: state
+                .without_access
+                .iter()
+                .cloned()
+                .chain(
+                    troubles
+                        .map(|(resource, trouble)| format!("{}: {}", ResourceKind::of(resource).kind, trouble.reason)),
+                )
                 .collect(),
         }
     }
@@ -184,7 +209,7 @@ impl SourceHealth {
             .iter()
             .map(|resource| ResourceKind::of(*resource).kind)
             .collect();
-        let mut text = format!("the API server at {} has not told all objects yet", self.0.server);
+        let mut text = format!("the API server at {} has not told all objects yet", state.server);
         if !awaited.is_empty() {
             text.push_str(&format!(" (missing: {})", awaited.join(", ")));
         }

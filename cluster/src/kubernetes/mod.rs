@@ -6,7 +6,7 @@
 //! - [`watch_cache`]: what the watches say over time → [`Update`]s. Pure.
 //! - `cluster_snapshot`: the objects in force on disk, for a start while the API server is away.
 //! - [`health`]: how old the objects are, and what is missing.
-//! - [`client`]: where the API server is.
+//! - [`client`]: where the API server is; `kubeconfig`: and where another cluster's has moved to.
 
 pub mod client;
 pub mod health;
@@ -15,9 +15,12 @@ pub mod watch_cache;
 pub mod wire;
 
 mod cluster_snapshot;
+mod kubeconfig;
 mod peers;
 mod resource_watch;
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use state_dir::{DiskSnapshotError, StateDir};
@@ -35,8 +38,9 @@ use crate::status::{StatusInput, StatusReporter};
 use client::{Access, AccessError};
 use cluster_snapshot::ClusterSnapshot;
 use health::SourceHealth;
+use kubeconfig::WatchedKubeconfig;
 use resource_watch::Recovery;
-use resources::{KINDS, Resource, ResourceKind};
+use resources::{Resource, ResourceKind, WatchScope};
 use watch_cache::{WatchCache, WatchEvent};
 
 /// The snapshot comes into force when the API server has not told everything after this time.
@@ -51,13 +55,22 @@ const QUEUE: usize = 256;
 /// The API server of a cluster.
 #[derive(Debug)]
 pub struct KubernetesSource {
-    access: Access,
-    node: String,
-    state_dir: Option<StateDir>,
+    access: AccessFrom,
+    scope: WatchScope,
+    snapshot: Option<ClusterSnapshot>,
     ranges_configured: bool,
     health: SourceHealth,
     /// Where a writer of statuses listens, if there is one.
     statuses: Option<mpsc::UnboundedSender<StatusInput>>,
+}
+
+/// Where it is said how the API server is reached.
+#[derive(Debug)]
+enum AccessFrom {
+    /// Once and for all.
+    Start(Box<Access>),
+    /// In this file, which may change.
+    Kubeconfig(PathBuf),
 }
 
 /// Why there is nothing to watch.
@@ -72,12 +85,26 @@ impl KubernetesSource {
     /// The objects that matter to `node`. `ranges_configured`: the configuration says which
     /// addresses are pods'.
     pub fn new(access: Access, node: String, state_dir: Option<StateDir>, ranges_configured: bool) -> Self {
+        let snapshot = state_dir.as_ref();
         Self {
+            snapshot: snapshot.map(|directory| ClusterSnapshot::new(directory, access.server(), node.clone())),
             health: SourceHealth::new(access.server()),
-            access,
-            node,
-            state_dir,
+            access: AccessFrom::Start(Box::new(access)),
+            scope: WatchScope::Node(node),
             ranges_configured,
+            statuses: None,
+        }
+    }
+
+    /// The objects of another cluster that may be peers. Nothing is ever written there. The
+    /// kubeconfig may come and change later.
+    pub fn of_other_cluster(name: Arc<str>, kubeconfig: PathBuf, state_dir: Option<&StateDir>) -> Self {
+        Self {
+            snapshot: state_dir.map(|directory| ClusterSnapshot::of_other(directory, &name)),
+            health: SourceHealth::new(String::new()),
+            access: AccessFrom::Kubeconfig(kubeconfig),
+            scope: WatchScope::OtherCluster(name),
+            ranges_configured: true,
             statuses: None,
         }
     }
@@ -87,37 +114,43 @@ impl ObjectSource for KubernetesSource {
     type Error = KubernetesError;
 
     fn handles(&mut self) -> SourceHandles {
-        let (statuses, input) = mpsc::unbounded_channel();
-        self.statuses = Some(statuses);
-        SourceHandles {
+        let mut handles = SourceHandles {
             health: Some(self.health.clone()),
-            status_reporter: Some(StatusReporter::new(self.access.clone(), self.node.clone(), input)),
+            ..SourceHandles::default()
+        };
+        if let (AccessFrom::Start(access), WatchScope::Node(node)) = (&self.access, &self.scope) {
+            let (statuses, input) = mpsc::unbounded_channel();
+            self.statuses = Some(statuses);
+            let access = Access::clone(access);
+            handles.status_reporter = Some(StatusReporter::new(access, node.clone(), input));
         }
+        handles
     }
 
     async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), KubernetesError> {
-        let snapshot = self.state_dir.as_ref().map(|directory| {
-            let server = self.access.server();
-            ClusterSnapshot::new(directory, server, self.node.clone())
-        });
+        let snapshot = self.snapshot;
         let restored = snapshot.as_ref().and_then(ClusterSnapshot::restore);
         let saved = restored.as_ref().map(|it| it.saved);
         let earlier = restored.map(|it| it.objects).unwrap_or_default();
-        let mut cache = WatchCache::new(earlier, self.ranges_configured);
+        let mut cache = WatchCache::new(&self.scope, earlier, self.ranges_configured);
 
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut watches = Watches {
-            access: self.access,
-            node: self.node,
+            access: None,
+            scope: self.scope,
             health: self.health.clone(),
             recovery: Recovery::default(),
             sender,
             tasks: JoinSet::new(),
             other_pods: None,
         };
-        for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
-            watches.begin(kind)?;
-        }
+        let mut kubeconfig = match self.access {
+            AccessFrom::Start(access) => {
+                watches.begin_all(*access).await?;
+                None
+            }
+            AccessFrom::Kubeconfig(path) => Some(WatchedKubeconfig::new(path)),
+        };
 
         let mut saving = SnapshotWriter::new(snapshot);
         let recall_at = Instant::now() + RECALL_AFTER;
@@ -134,6 +167,11 @@ impl ObjectSource for KubernetesSource {
                     }
                 }
                 () = at(cache.deadline()) => {}
+                () = tick(&mut kubeconfig) => {
+                    if let Some(kubeconfig) = &mut kubeconfig {
+                        watches.look_at(kubeconfig).await?;
+                    }
+                }
                 () = sleep_until(recall_at), if may_recall.is_some() => {
                     let from = may_recall.take();
                     if let Some(update) = cache.recall() {
@@ -171,8 +209,9 @@ impl ObjectSource for KubernetesSource {
 
 /// The watches that run.
 struct Watches {
-    access: Access,
-    node: String,
+    /// `None` before it is known.
+    access: Option<Access>,
+    scope: WatchScope,
     health: SourceHealth,
     recovery: Recovery,
     sender: mpsc::Sender<(Resource, WatchEvent)>,
@@ -181,26 +220,66 @@ struct Watches {
 }
 
 impl Watches {
-    fn begin(&mut self, kind: &'static ResourceKind) -> Result<AbortHandle, AccessError> {
+    /// Begins all watches, in the place of those that run. What these have said stands until the
+    /// lists are complete again.
+    async fn begin_all(&mut self, access: Access) -> Result<(), AccessError> {
+        self.tasks.shutdown().await;
+        self.health.asks(access.server());
+        self.access = Some(access);
+        for kind in self.scope.clone().kinds() {
+            self.begin(kind)?;
+        }
+        Ok(())
+    }
+
+    /// Asks where the kubeconfig says, once it has changed. While it cannot be used, what runs goes
+    /// on.
+    async fn look_at(&mut self, kubeconfig: &mut WatchedKubeconfig) -> Result<(), AccessError> {
+        let WatchScope::OtherCluster(cluster) = &self.scope else {
+            return Ok(());
+        };
+        match kubeconfig.look().await {
+            None => Ok(()),
+            Some(Ok(access)) => {
+                info!(%cluster, server = access.server(), "watching another cluster");
+                self.begin_all(access).await
+            }
+            Some(Err(error)) => {
+                warn!(%cluster, "another cluster's objects stay as they are: {error}");
+                self.health.lacks_access(error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// `None` while it is not known where the API server is.
+    fn begin(&mut self, kind: &'static ResourceKind) -> Result<Option<AbortHandle>, AccessError> {
         let health = self.health.clone();
+        let Some(access) = &self.access else {
+            return Ok(None);
+        };
         // A watch holds its connection anyway.
-        let client = self.access.client_that(move || health.hears())?;
+        let client = access.client_that(move || health.hears())?;
         let watch = resource_watch::follow(
             client,
             kind,
-            self.node.clone(),
+            self.scope.clone(),
             self.health.clone(),
             self.recovery.clone(),
             self.sender.clone(),
         );
-        Ok(self.tasks.spawn(watch))
+        Ok(Some(self.tasks.spawn(watch)))
     }
 
+    /// Of another cluster they are followed anyway.
     fn follow_other_pods(&mut self, wanted: bool) -> Result<(), AccessError> {
+        if matches!(self.scope, WatchScope::OtherCluster(_)) {
+            return Ok(());
+        }
         match (wanted, &self.other_pods) {
             (true, None) => {
                 info!("some policy depends on the pods of other nodes: watching them");
-                self.other_pods = Some(self.begin(ResourceKind::of(Resource::OtherPods))?);
+                self.other_pods = self.begin(ResourceKind::of(Resource::OtherPods))?;
             }
             (false, Some(watch)) => {
                 info!("no policy depends on the pods of other nodes any more");
@@ -268,6 +347,14 @@ impl SnapshotWriter {
             let began = Instant::now();
             (snapshot.save(&objects), began.elapsed())
         }));
+    }
+}
+
+/// Resolves when it is time to look at a kubeconfig; never without one.
+async fn tick(kubeconfig: &mut Option<WatchedKubeconfig>) {
+    match kubeconfig {
+        Some(kubeconfig) => kubeconfig.tick().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use crate::slim::WireObject;
 
 use super::health::SourceHealth;
-use super::resources::{KeptFields, Resource, ResourceKind};
+use super::resources::{KeptFields, Resource, ResourceKind, WatchScope};
 use super::watch_cache::WatchEvent;
 use super::wire::Observe;
 
@@ -33,8 +33,6 @@ const AWAY: WatchBackoff = WatchBackoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(3),
 };
-/// The watch that probes an API server which does not answer.
-const SCOUT: Resource = Resource::LocalPods;
 /// After the scout is answered, the other watches come back spread over this time.
 const RETURN: Duration = Duration::from_secs(1);
 /// The back-off of a watch whose kind the API server does not have.
@@ -61,13 +59,13 @@ impl Default for Recovery {
 pub(super) async fn follow(
     client: Client,
     kind: &'static ResourceKind,
-    node: String,
+    scope: WatchScope,
     health: SourceHealth,
     recovery: Recovery,
     events: mpsc::Sender<(Resource, WatchEvent)>,
 ) {
     let mut config = watcher::Config {
-        field_selector: kind.selector(&node),
+        field_selector: kind.selector(&scope),
         // One object at a time, and from the API server's memory. A list in pages where that is not
         // to be had.
         initial_list_strategy: watcher::InitialListStrategy::StreamingList,
@@ -75,7 +73,7 @@ pub(super) async fn follow(
     };
     let (mut trouble, mut absence) = (TROUBLE.begin(), ABSENCE.begin());
     // The server answers, is in trouble of this watch's own, or does not answer at all.
-    let away = if kind.resource == SCOUT { AWAY } else { TROUBLE };
+    let away = if kind.resource == scope.scout() { AWAY } else { TROUBLE };
     let mut silence = away.begin();
     let mut recovered = recovery.0.subscribe();
     // The one that the API server has, or the first that it is asked for.

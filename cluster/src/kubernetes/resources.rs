@@ -1,5 +1,7 @@
 //! The resources that are watched: one row each.
 
+use std::sync::Arc;
+
 use kube::core::ApiResource;
 use policy::PolicyKind;
 
@@ -29,6 +31,35 @@ pub enum Resource {
     NetworkPolicies,
     /// ClusterNetworkPolicies.
     ClusterNetworkPolicies,
+}
+
+/// Which objects a source watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchScope {
+    /// Those of the own cluster that matter to this node.
+    Node(String),
+    /// Those of another cluster, of this name, that may be peers. Every pod of it is one of another
+    /// node.
+    OtherCluster(Arc<str>),
+}
+
+impl WatchScope {
+    /// The watches from the start on.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static ResourceKind> {
+        let is_watched = |kind: &&ResourceKind| match self {
+            WatchScope::Node(_) => kind.resource != Resource::OtherPods,
+            WatchScope::OtherCluster(_) => kind.kept == KeptFields::Selected && kind.resource != Resource::LocalPods,
+        };
+        KINDS.iter().filter(is_watched)
+    }
+
+    /// The watch that probes an API server which does not answer.
+    pub(super) fn scout(&self) -> Resource {
+        match self {
+            WatchScope::Node(_) => Resource::LocalPods,
+            WatchScope::OtherCluster(_) => Resource::Namespaces,
+        }
+    }
 }
 
 /// The API of a watched resource, and what is kept of its objects.
@@ -206,13 +237,13 @@ impl ResourceKind {
     }
 
     /// The field selector of the watch.
-    pub fn selector(&self, node: &str) -> Option<String> {
-        match self.resource {
-            Resource::LocalPods => Some(format!("spec.nodeName={node}")),
-            // Pods that have ended have no addresses any more, those of no node none yet.
-            Resource::OtherPods => Some(format!(
-                "spec.nodeName!={node},spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
-            )),
+    pub fn selector(&self, scope: &WatchScope) -> Option<String> {
+        // Pods that have ended have no addresses any more, those of no node none yet.
+        const WITH_ADDRESS: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
+        match (self.resource, scope) {
+            (Resource::LocalPods, WatchScope::Node(node)) => Some(format!("spec.nodeName={node}")),
+            (Resource::OtherPods, WatchScope::Node(node)) => Some(format!("spec.nodeName!={node},{WITH_ADDRESS}")),
+            (Resource::OtherPods, WatchScope::OtherCluster(_)) => Some(WITH_ADDRESS.to_owned()),
             _ => None,
         }
     }
@@ -249,8 +280,18 @@ mod tests {
 
     #[test]
     fn a_pod_of_this_node_is_in_one_feed_only() {
-        let selector = |resource| ResourceKind::of(resource).selector("node-1").unwrap();
+        let scope = WatchScope::Node("node-1".to_owned());
+        let selector = |resource| ResourceKind::of(resource).selector(&scope).unwrap();
         assert_eq!(selector(Resource::LocalPods), "spec.nodeName=node-1");
         assert!(selector(Resource::OtherPods).starts_with("spec.nodeName!=node-1,"));
+    }
+
+    #[test]
+    fn of_another_cluster_every_pod_and_no_policy_is_watched() {
+        let scope = WatchScope::OtherCluster("west".into());
+        let plurals: Vec<&str> = scope.kinds().map(|kind| kind.plural).collect();
+        assert_eq!(plurals, ["pods", "namespaces", "nodes", "services", "endpointslices"]);
+        let pods = ResourceKind::of(Resource::OtherPods).selector(&scope).unwrap();
+        assert!(pods.starts_with("spec.nodeName!=,"), "{pods}");
     }
 }

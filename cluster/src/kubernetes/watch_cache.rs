@@ -31,7 +31,7 @@ use crate::object_set::ObjectSet;
 use crate::report::{ReadReport, ReportState};
 use crate::slim::Interner;
 
-use super::resources::{KINDS, Resource, ResourceKind};
+use super::resources::{Resource, ResourceKind, WatchScope};
 use super::wire::{ObjectVersion, ObservedContent, ObservedObject};
 
 use news::News;
@@ -75,6 +75,8 @@ pub struct WatchCache {
     /// Whether `reports` changed since the last update.
     reports_changed: bool,
     begun: bool,
+    /// Whether the objects are another cluster's, of which every pod counts.
+    is_other_cluster: bool,
     /// Whether the ranges of pods are known without the pods.
     ranges_configured: bool,
     /// Policies that speak of pods.
@@ -158,11 +160,11 @@ pub struct PolicyEvent {
 impl WatchCache {
     /// `earlier` are documents that an earlier process had in force. `ranges_configured`: which
     /// addresses are pods' is known without the pods.
-    pub fn new(earlier: Vec<KeptObject>, ranges_configured: bool) -> Self {
+    pub fn new(scope: &WatchScope, earlier: Vec<KeptObject>, ranges_configured: bool) -> Self {
         let earlier = earlier.into_iter().filter_map(|kept| Some((kept.key()?, kept)));
-        let resources = KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods);
         Self {
-            resources: resources
+            resources: scope
+                .kinds()
                 .map(|kind| (kind.resource, WatchedResource::default()))
                 .collect(),
             interner: Interner::default(),
@@ -171,6 +173,7 @@ impl WatchCache {
             reports: BTreeMap::new(),
             reports_changed: false,
             begun: false,
+            is_other_cluster: matches!(scope, WatchScope::OtherCluster(_)),
             ranges_configured,
             speak_of_pods: BTreeSet::new(),
             without_ranges: BTreeSet::new(),
@@ -223,7 +226,7 @@ impl WatchCache {
         self.taken += 1;
         Some(Update {
             changes,
-            reports: Vec::new(),
+            ..Update::default()
         })
     }
 
@@ -248,6 +251,7 @@ impl WatchCache {
         Some(Update {
             changes: news.into_changes(),
             reports: self.reports.values().cloned().collect(),
+            ..Update::default()
         })
     }
 
@@ -265,7 +269,7 @@ impl WatchCache {
     /// Whether other nodes' pods are to be watched.
     pub fn wants_other_pods(&self) -> bool {
         let ranges_unknown = !self.ranges_configured && !self.without_ranges.is_empty();
-        !self.speak_of_pods.is_empty() || ranges_unknown && self.has_policies()
+        self.is_other_cluster || !self.speak_of_pods.is_empty() || ranges_unknown && self.has_policies()
     }
 
     /// The watches whose first list is not complete.
@@ -330,7 +334,12 @@ impl WatchCache {
         let waits = self.is_waiting(now);
         self.resources
             .iter()
-            .all(|(resource, it)| it.is_known || *resource == Resource::OtherPods && (self.begun || !waits))
+            .all(|(resource, it)| it.is_known || *resource == Resource::OtherPods && self.may_lack_pods(waits))
+    }
+
+    /// Whether there may be an update without the pods of other nodes.
+    fn may_lack_pods(&self, waits: bool) -> bool {
+        !self.is_other_cluster && (self.begun || !waits)
     }
 
     /// Whether policies are withheld until the pods that they speak of are known.

@@ -208,7 +208,8 @@ impl Installation {
         Ok(self.state_holds(OBJECTS_FILE, text)? || self.state_holds(CLUSTER_FILE, text)?)
     }
 
-    fn state_holds(&self, file: &str, text: &str) -> io::Result<bool> {
+    /// Whether a file of the state directory holds a text.
+    pub fn state_holds(&self, file: &str, text: &str) -> io::Result<bool> {
         match fs::read(self.path("state").join(file)) {
             Ok(bytes) => Ok(bytes.windows(text.len()).any(|window| window == text.as_bytes())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -112,7 +112,7 @@ fn holds(condition: &Condition<'_>, pod: Pod<'_>) -> bool {
 
 /// A rule that says nothing of peers and of ports is none.
 fn matches(flow: Flow<'_>, namespace: Option<&str>, rule: &Value, side: Side) -> bool {
-    let is_peer = peers::matches(flow, namespace, rule, side);
+    let is_peer = peers::matches(flow, namespace, rule);
     let is_traffic = ports::matches(flow, rule, side);
     match (is_peer, is_traffic) {
         (None, None) => false,

@@ -7,6 +7,7 @@
 mod burst;
 mod changes;
 mod forgotten;
+mod mesh;
 mod new_pods;
 mod outages;
 mod statuses;

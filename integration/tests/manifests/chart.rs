@@ -104,6 +104,47 @@ fn a_startup_taint_brings_its_rights_as_its_component_does() {
 }
 
 #[test]
+fn other_clusters_are_mounted_and_named_as_their_component_does() {
+    let Some(cluster) = shared() else { return };
+    let path = manifests().join("overlays/clusters");
+    let overlay = by_name(&cluster.kubectl(["kustomize", path.to_str().unwrap()]));
+    let values = [
+        "clusters.secret=namegate-clusters",
+        "clusters.names={west,north}",
+        "config.cluster-name=east",
+    ];
+    let chart = by_name(&render_chart("namegate", &values));
+    assert_eq!(chart["DaemonSet namegate"], overlay["DaemonSet namegate"]);
+    let options = chart["ConfigMap namegate-HASH"]["data"]["agent.yaml"].as_str().unwrap();
+    let layer = settings::file::parse(std::path::Path::new("agent.yaml"), options).unwrap();
+    let clusters = layer.options().unwrap().cluster;
+    let kubeconfigs: Vec<String> = clusters.cluster_kubeconfig.iter().map(ToString::to_string).collect();
+    assert_eq!(clusters.cluster_name, "east");
+    assert_eq!(
+        kubeconfigs,
+        ["west=/etc/namegate-clusters/west", "north=/etc/namegate-clusters/north"]
+    );
+}
+
+#[test]
+fn what_other_clusters_read_is_what_the_directory_for_them_holds() {
+    let Some(cluster) = shared() else { return };
+    let path = manifests().join("peer");
+    let peer = by_name(&cluster.kubectl(["kustomize", path.to_str().unwrap()]));
+    assert_eq!(peer.len(), 4, "{:?}", peer.keys());
+    let chart = by_name(&render_chart("namegate", &["peer.create=true"]));
+    for (name, object) in &peer {
+        assert_eq!(chart[name], *object, "{name}");
+    }
+    let without = by_name(&render_chart("namegate", &[]));
+    assert!(
+        !without.keys().any(|name| name.ends_with("namegate-peer")),
+        "{:?}",
+        without.keys()
+    );
+}
+
+#[test]
 fn everything_is_in_the_namespace_of_the_release() {
     if shared().is_none() {
         return;
@@ -112,6 +153,7 @@ fn everything_is_in_the_namespace_of_the_release() {
         "monitoring.podMonitor=true",
         "monitoring.alerts=true",
         "monitoring.dashboard=true",
+        "peer.create=true",
     ];
     let objects = by_name(&render_chart("egress", &values));
     let elsewhere: Vec<&String> = objects

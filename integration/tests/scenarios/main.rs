@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod cache;
+mod clusters;
 mod commissioned;
 mod companions;
 mod confined;

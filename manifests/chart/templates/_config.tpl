@@ -4,5 +4,12 @@
 {{- with .Values.config -}}
 {{- $base = toYaml (mergeOverwrite (fromYaml $base) .) -}}
 {{- end -}}
+{{- with .Values.clusters.names -}}
+{{- $clusters := list -}}
+{{- range . -}}
+{{- $clusters = append $clusters (dict "name" . "kubeconfig" (printf "/etc/namegate-clusters/%s" .)) -}}
+{{- end -}}
+{{- $base = toYaml (mergeOverwrite (fromYaml $base) (dict "clusters" $clusters)) -}}
+{{- end -}}
 {{- $base -}}
 {{- end -}}

@@ -13,7 +13,7 @@ use crate::zone::Zone;
 
 use super::names::{self, NameWithPattern};
 use super::objects;
-use super::written_list::{Side, WrittenList};
+use super::written_list::WrittenList;
 
 /// What an L3 selector selects by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ fn read_kind(
             .flat_map(|entry| cidr_rule(&entry, report))
             .collect::<Vec<_>>()
             .into(),
-        SelectorKind::Entities => entities(node, list, report),
+        SelectorKind::Entities => entities(node, report),
         SelectorKind::Groups => {
             let (field, instead) = match list.direction {
                 Direction::Egress => ("toGroups", "toCIDR"),
@@ -133,7 +133,7 @@ fn read_kind(
     }
 }
 
-fn entities(node: &DocumentNode<'_>, list: WrittenList, report: &mut DiagnosticReport<'_>) -> PeerSelector {
+fn entities(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let mut selectors = Vec::new();
     for entry in node.items() {
         let Some(entity) = entry.value.as_str() else { continue };
@@ -142,22 +142,9 @@ fn entities(node: &DocumentNode<'_>, list: WrittenList, report: &mut DiagnosticR
             "world-ipv4" => vec![(Zone::World, prefix::all_v4())],
             "world-ipv6" => vec![(Zone::World, prefix::all_v6())],
             "all" => prefix::everything(Zone::Anywhere),
-            // Nodes are part of the cluster, and this node's addresses lie in the zone `host`.
+            // Nodes are part of their clusters, and this node's addresses lie in the zone `host`.
             "cluster" => [prefix::everything(Zone::Cluster), prefix::everything(Zone::Host)].concat(),
-            "cluster-mesh" => {
-                let effect = match list.side {
-                    Side::Allow => "this cluster alone is meant".to_owned(),
-                    Side::Deny => format!("the rule denies every {}", list.direction.peer()),
-                };
-                report.unenforced(
-                    &entry.path,
-                    format!("the Pods of other clusters of a mesh are not known here: {effect}"),
-                );
-                match list.side {
-                    Side::Allow => [prefix::everything(Zone::Cluster), prefix::everything(Zone::Host)].concat(),
-                    Side::Deny => prefix::everything(Zone::Anywhere),
-                }
-            }
+            "cluster-mesh" => [prefix::everything(Zone::Mesh), prefix::everything(Zone::Host)].concat(),
             "host" => prefix::everything(Zone::Host),
             // Identities inside Cilium, which no address here has.
             "none" | "health" | "init" | "ingress" | "unmanaged" => Vec::new(),

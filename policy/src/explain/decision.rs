@@ -118,10 +118,13 @@ impl Matched {
                 };
                 format!("the name {name} matches {pattern}{lease}")
             }
+            // Nobody writes prefixes of it: what is left of the whole without other clusters.
+            Matched::Prefix(Zone::Cluster, _) => format!("any {peer} in the cluster"),
             Matched::Prefix(zone, prefix) if prefix.prefix_len() == 0 => match zone {
                 Zone::Anywhere => format!("any {peer}"),
                 Zone::World => format!("any {peer} outside the cluster"),
                 Zone::Cluster => format!("any {peer} in the cluster"),
+                Zone::Mesh => format!("any {peer} in a cluster of the mesh"),
                 Zone::Host => "this node".to_owned(),
             },
             Matched::Prefix(_, prefix) => format!("the address lies in {prefix}"),

@@ -8,6 +8,7 @@ use names::{Name, Pattern};
 use super::decision::matched_peer;
 use super::{ExplainContext, KnownName, KnownPeer, LeaseState, Matched, shown_origin, shown_ports};
 use crate::direction::Direction;
+use crate::endpoint::keys;
 use crate::l7::L7Rules;
 use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::peer_selector::ObjectSelector;
@@ -91,6 +92,7 @@ impl fmt::Display for NearMiss {
                     Zone::Anywhere => "everything".to_owned(),
                     Zone::World => format!("{peer}s outside the cluster"),
                     Zone::Cluster => format!("{peer}s in the cluster"),
+                    Zone::Mesh => format!("{peer}s in a cluster of the mesh"),
                     Zone::Host => "this node".to_owned(),
                 };
                 let lies = match place {
@@ -100,6 +102,11 @@ impl fmt::Display for NearMiss {
                 };
                 write!(f, "means {meant}, and the address lies {lies}")
             }
+            NearMissKind::PeerLabel(missing) if missing.key == keys::CLUSTER => write!(
+                f,
+                "speaks of {peer}s with {missing}; a selector means the own cluster unless it speaks of {}",
+                keys::CLUSTER
+            ),
             NearMissKind::PeerLabel(missing) => write!(f, "would match if the {peer}'s pod had {missing}"),
             NearMissKind::SubjectLabel(missing) => write!(f, "would select the pod if it had {missing}"),
         }

@@ -106,6 +106,7 @@ fn cluster() -> Inventory {
             group("branch", &["203.0.113.0/24"]),
         ]
         .into(),
+        other_clusters: None,
     }
 }
 

@@ -81,12 +81,17 @@ fn peers_of(peers: &PeerSelector) -> Vec<Peer> {
 fn peer_in(part: &Peer, whole: &Peer) -> bool {
     match (part, whole) {
         (Peer::Prefix(part_zone, part), Peer::Prefix(zone, whole)) => {
-            whole.contains(part) && (zone == part_zone || *zone == Zone::Anywhere)
+            whole.contains(part) && is_zone_in(*part_zone, *zone)
         }
         (Peer::Name(part), Peer::Name(whole)) => whole.covers(part),
         (Peer::Object(part), Peer::Object(whole)) => object_in(part, whole),
         _ => false,
     }
+}
+
+/// Whether every address of one zone lies in the other, whatever clusters there are.
+fn is_zone_in(part: Zone, whole: Zone) -> bool {
+    part == whole || whole == Zone::Anywhere || (part, whole) == (Zone::Cluster, Zone::Mesh)
 }
 
 fn object_in(part: &ObjectSelector, whole: &ObjectSelector) -> bool {

@@ -174,6 +174,8 @@ pub(super) fn select_nothing(
 fn nothing(selector: &ObjectSelector, inventory: &Inventory, selection: &Selection<'_>) -> Option<(String, String)> {
     let labels = "compare it with their labels".to_owned();
     match selector {
+        // These files are of one cluster.
+        ObjectSelector::Pods(labels) | ObjectSelector::Nodes(labels) if labels.speaks_of_clusters() => None,
         ObjectSelector::Pods(labels) => {
             let suggestion = no_pods(labels, selection.pods())?;
             Some(("no Pod in these files is selected".to_owned(), suggestion))

@@ -102,8 +102,10 @@ impl<'i> Selection<'i> {
             PeerSelector::Prefixes(prefixes) => {
                 for (zone, prefix) in prefixes {
                     match zone {
-                        Zone::Anywhere | Zone::Cluster if prefix.prefix_len() == 0 => return SelectedPods::Every,
-                        Zone::Anywhere | Zone::Cluster => selected.extend(self.pods.within(prefix)),
+                        Zone::Anywhere | Zone::Cluster | Zone::Mesh if prefix.prefix_len() == 0 => {
+                            return SelectedPods::Every;
+                        }
+                        Zone::Anywhere | Zone::Cluster | Zone::Mesh => selected.extend(self.pods.within(prefix)),
                         Zone::World | Zone::Host => {}
                     }
                 }

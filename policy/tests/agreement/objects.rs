@@ -63,6 +63,7 @@ pub(crate) fn inventory(world: &World) -> Result<Inventory, String> {
             })
             .collect(),
         cidr_groups: cidr_groups.into(),
+        other_clusters: None,
     })
 }
 

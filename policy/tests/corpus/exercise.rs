@@ -176,5 +176,6 @@ fn inventory() -> Inventory {
         services: [service].into_iter().collect(),
         nodes: [("here".to_owned(), Arc::new(node))].into_iter().collect(),
         cidr_groups: [].into(),
+        other_clusters: None,
     }
 }

@@ -249,7 +249,7 @@ impl World {
             return true;
         };
         let domain = Name::parse("cluster.local").unwrap();
-        let questions = Questions::new(&governed, QuestionMode::Any, &domain, &[]);
+        let questions = Questions::new(&governed, QuestionMode::Any, std::slice::from_ref(&domain), &[]);
         let asked = SocketAddr::from(([10, 96, 0, 10], 53));
         questions.judge(asked, &Name::parse(name).unwrap()) == QuestionVerdict::Allowed
     }

@@ -265,3 +265,36 @@ fn a_value_out_of_bounds_in_the_file_is_refused_unless_a_flag_replaces_it() {
     let options = merged(&["--commit-deadline=2s"]).unwrap();
     assert_eq!(options.lookups.commit_deadline, Duration::from_secs(2));
 }
+
+#[test]
+fn other_clusters_have_names_of_their_own() {
+    let settings = resolved(&[
+        "--upstream=192.0.2.53",
+        "--cluster=west=/o/west",
+        "--cluster-kubeconfig=north=/k/north",
+        "--cluster-name=east",
+    ])
+    .unwrap();
+    let names: Vec<&str> = settings.other_clusters.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!((settings.cluster_name.as_str(), names), ("east", vec!["north", "west"]));
+    let domains: Vec<String> = settings.cluster_domains().iter().map(ToString::to_string).collect();
+    assert_eq!(domains, ["cluster.local", "clusterset.local"]);
+    let alone = resolved(&["--upstream=192.0.2.53"]).unwrap();
+    assert_eq!(
+        (alone.cluster_name.as_str(), alone.cluster_domains().len()),
+        ("default", 1)
+    );
+    for (line, said) in [
+        (&["--cluster=default=/o"][..], "this is the name of this cluster"),
+        (
+            &["--cluster=west=/o", "--cluster-kubeconfig=west=/k"],
+            "there is a cluster of this name",
+        ),
+        (&["--cluster=/o"], "write the cluster's name and a path"),
+        (&["--cluster=a_b=/o"], "lower-case"),
+        (&["--cluster-name=-a"], "lower-case"),
+    ] {
+        let message = refused(&[&["--upstream=192.0.2.53"], line].concat());
+        assert!(message.contains(said), "{line:?}: {message}");
+    }
+}

@@ -16,7 +16,7 @@ impl WatchCacheTest {
 
     fn remembering(earlier: Vec<KeptObject>) -> Self {
         Self {
-            cache: WatchCache::new(earlier, true),
+            cache: WatchCache::new(&WatchScope::Node("node-1".to_owned()), earlier, true),
             now: Instant::now(),
         }
     }
@@ -410,4 +410,19 @@ fn a_pod_that_was_bound_to_another_node_is_found_again_when_this_node_s_is_gone(
     assert_eq!(address(test.update().unwrap()), "10.0.0.1");
     test.gone(Resource::LocalPods, "shop", "a");
     assert_eq!(address(test.update().unwrap()), "10.0.1.2");
+}
+
+#[test]
+fn of_another_cluster_nothing_is_told_before_its_pods_are() {
+    let mut test = WatchCacheTest {
+        cache: WatchCache::new(&WatchScope::OtherCluster("west".into()), Vec::new(), true),
+        now: Instant::now(),
+    };
+    let awaited: Vec<Resource> = test.cache.awaited().collect();
+    for resource in awaited.into_iter().filter(|it| *it != Resource::OtherPods) {
+        test.list(resource, &[]);
+    }
+    assert_eq!(test.cache.update(test.now + 2 * PATIENCE), None);
+    test.list(Resource::OtherPods, &[]);
+    assert!(test.cache.update(test.now).is_some());
 }

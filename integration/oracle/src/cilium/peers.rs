@@ -8,7 +8,7 @@ use crate::labels::{self, conditions, select};
 use crate::names;
 use crate::world::{Pod, cluster_ips, name_of, namespace_of, prefix};
 
-use super::{NAMESPACE, NAMESPACE_LABELS, Side, holds, key};
+use super::{NAMESPACE, NAMESPACE_LABELS, holds, key};
 
 const TO: [&str; 7] = [
     "toFQDNs",
@@ -30,7 +30,7 @@ fn fields(direction: Direction) -> &'static [&'static str] {
 }
 
 /// `None` where the rule has no selector of peers. An empty list selects nothing.
-pub(super) fn matches(flow: Flow<'_>, namespace: Option<&str>, rule: &Value, side: Side) -> Option<bool> {
+pub(super) fn matches(flow: Flow<'_>, namespace: Option<&str>, rule: &Value) -> Option<bool> {
     let fields = fields(flow.direction).iter().copied();
     let present: Vec<&str> = fields.filter(|field| rule[field].is_array()).collect();
     if present.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn matches(flow: Flow<'_>, namespace: Option<&str>, rule: &Value, sid
             .world
             .pod_at(flow.peer)
             .is_some_and(|pod| is_endpoint(entry, namespace, pod)),
-        "toEntities" | "fromEntities" => is_entity(flow, entry.as_str().unwrap_or_default(), side),
+        "toEntities" | "fromEntities" => is_entity(flow, entry.as_str().unwrap_or_default()),
         "toServices" => is_service(flow, entry),
         _ => is_node(flow, entry),
     };
@@ -113,15 +113,14 @@ fn is_endpoint(selector: &Value, namespace: Option<&str>, pod: Pod<'_>) -> bool 
     (asks || in_own) && conditions.iter().all(|condition| holds(condition, pod))
 }
 
-fn is_entity(flow: Flow<'_>, entity: &str, side: Side) -> bool {
+fn is_entity(flow: Flow<'_>, entity: &str) -> bool {
     let world = flow.world;
     match entity {
         "world" => is_outside(flow),
         "world-ipv4" => is_outside(flow) && flow.peer.is_ipv4(),
         "world-ipv6" => is_outside(flow) && flow.peer.is_ipv6(),
-        "cluster" => !is_outside(flow),
-        // Other clusters of the mesh may be anywhere.
-        "cluster-mesh" => side == Side::Deny || !is_outside(flow),
+        // There is one cluster alone.
+        "cluster" | "cluster-mesh" => !is_outside(flow),
         "host" => world.is_host(flow.peer),
         "remote-node" => world
             .nodes()

@@ -91,17 +91,6 @@ fn what_says_nothing_but_a_condition_is_reported() {
 }
 
 #[test]
-fn other_clusters_are_reported_and_a_denial_of_them_denies_everything() {
-    let mesh = "  - toEntities: [cluster-mesh]\n";
-    assert_eq!(
-        findings_in_egress(mesh),
-        ["not-enforced spec.egress[0].toEntities[0] 9"]
-    );
-    assert_eq!(rule(mesh).peers, rule("  - toEntities: [cluster]\n").peers);
-    assert_eq!(denial(mesh).peers, everything(Zone::Anywhere));
-}
-
-#[test]
 fn entities_are_zones() {
     for (entity, peers) in [
         ("world", everything(Zone::World)),
@@ -116,7 +105,13 @@ fn entities_are_zones() {
     ] {
         assert_eq!(rule(&format!("  - toEntities: [{entity}]\n")).peers, peers, "{entity}");
     }
-    assert!(matches!(rule("  - toEntities: [cluster]\n").peers, PeerSelector::Prefixes(p) if p.len() == 4));
+    for (entity, zone) in [("cluster", Zone::Cluster), ("cluster-mesh", Zone::Mesh)] {
+        let PeerSelector::Prefixes(prefixes) = rule(&format!("  - toEntities: [{entity}]\n")).peers else {
+            panic!("{entity}");
+        };
+        let zones: Vec<Zone> = prefixes.iter().map(|(zone, _)| *zone).collect();
+        assert_eq!(zones, [zone, zone, Zone::Host, Zone::Host], "{entity}");
+    }
     let mixed = rule("  - toEntities: [kube-apiserver, world]\n");
     assert!(matches!(mixed.peers, PeerSelector::Objects(selectors) if selectors.len() == 3));
     assert_eq!(
