@@ -91,6 +91,28 @@ pub(crate) mod set {
     pub(crate) const TIMEOUT: u16 = 11;
     pub(crate) const GC_INTERVAL: u16 = 12;
     pub(crate) const HANDLE: u16 = 16;
+    /// What each element of the set has.
+    pub(crate) const EXPRESSION: u16 = 17;
+}
+
+/// `NFTA_EXPR_`.
+pub(crate) mod expression {
+    pub(crate) const NAME: u16 = 1;
+    pub(crate) const DATA: u16 = 2;
+}
+
+/// `NFTA_LIMIT_`.
+pub(crate) mod limit {
+    pub(crate) const RATE: u16 = 1;
+    /// The time of the rate, in seconds.
+    pub(crate) const UNIT: u16 = 2;
+    pub(crate) const BURST: u16 = 3;
+    pub(crate) const TYPE: u16 = 4;
+    pub(crate) const FLAGS: u16 = 5;
+    /// `NFT_LIMIT_PKTS`.
+    pub(crate) const PACKETS: u32 = 0;
+    /// `NFT_LIMIT_F_INV`: what is over the limit matches.
+    pub(crate) const INVERTED: u32 = 1;
 }
 
 /// `NFTA_SET_DESC_`.
@@ -112,7 +134,11 @@ pub(crate) mod set_flag {
     pub(crate) const INTERVAL: u32 = 0x4;
     pub(crate) const MAP: u32 = 0x8;
     pub(crate) const TIMEOUT: u32 = 0x10;
+    /// Rules write to the set.
+    pub(crate) const EVAL: u32 = 0x20;
     pub(crate) const CONCAT: u32 = 0x80;
+    /// Its elements have expressions.
+    pub(crate) const EXPR: u32 = 0x100;
 }
 
 /// `NFTA_SET_ELEM_LIST_`.

@@ -63,6 +63,20 @@ pub(crate) struct SetSpec {
     pub(crate) swept: Option<Duration>,
     /// The most elements that it may hold; `None` without a limit.
     pub(crate) size: Option<u32>,
+    /// The limit of each element, in a set that rules write to.
+    pub(crate) meter: Option<ElementMeter>,
+}
+
+/// What rules write to a set: an element for each key that packets have, with a limit of its own.
+/// Such a rule goes on for packets *over* that limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ElementMeter {
+    /// Packets a second.
+    pub(crate) rate: u32,
+    /// Packets at once, after a silence.
+    pub(crate) burst: u32,
+    /// An element is forgotten when it was not written to for so long.
+    pub(crate) forgotten_after: Duration,
 }
 
 /// What the elements of a map are mapped to.

@@ -67,6 +67,11 @@ pub enum PacketDetail {
     Unknown,
 }
 
+impl RecordedVerdict {
+    /// Both of them.
+    pub const BOTH: [RecordedVerdict; 2] = [RecordedVerdict::Refused, RecordedVerdict::Audited];
+}
+
 impl RecordedPacket {
     /// The end whose program decided.
     pub fn governed_end(&self) -> IpAddr {
@@ -89,8 +94,7 @@ pub const fn prefix(direction: Direction, verdict: RecordedVerdict) -> &'static 
 
 /// The inverse of [`prefix`]; `None` for rules of others that log to the same group.
 fn read_prefix(text: &str) -> Option<(Direction, RecordedVerdict)> {
-    let verdicts = [RecordedVerdict::Refused, RecordedVerdict::Audited];
-    let of_direction = |direction| verdicts.map(|verdict| (direction, verdict));
+    let of_direction = |direction| RecordedVerdict::BOTH.map(|verdict| (direction, verdict));
     let all = Direction::BOTH.into_iter().flat_map(of_direction);
     all.into_iter()
         .find(|(direction, verdict)| prefix(*direction, *verdict) == text)

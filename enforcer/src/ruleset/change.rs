@@ -311,6 +311,7 @@ fn form(set: &SetId, capacity: u32) -> SetSpec {
         timeouts: true,
         swept: Some(SWEEP),
         size: Some(declared_size(capacity)),
+        meter: None,
     }
 }
 

@@ -167,6 +167,7 @@ fn form(key: CutKey, family: IpFamily) -> SetSpec {
         timeouts: true,
         swept: None,
         size: Some(CAPACITY),
+        meter: None,
     }
 }
 

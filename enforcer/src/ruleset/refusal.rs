@@ -1,18 +1,30 @@
 //! The chains for packets that are refused, and for packets that pass only because a policy is in
 //! mode audit.
 //!
-//! Samples are logged to the NFLOG group at a limited rate; the counters count every packet.
+//! Samples are logged to the NFLOG group; the counters count every packet. Each sender has a limit
+//! of its own, so that one that floods does not hide what others send:
+//!
+//! ```text
+//! record-…         a sender over its limit (an element of a set, which the packet makes): return
+//!                  logged, at a rate that one reader copes with
+//! ```
+//!
+//! Where that set is full, because somebody makes up senders, only the second limit holds.
 
-use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
+use std::time::Duration;
+
+use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Set, SetOp, Statement};
 use nftables::types::RejectCode;
 use policy::{DenyResponse, Direction, Protocol};
 
 use crate::desired::DesiredState;
 use crate::layout::IpFamily;
+use crate::netlink::objects::ElementMeter;
 use crate::records::{self, RecordedVerdict};
 
 use super::document::NftDocument;
-use super::expression::{is, is_not, is_of, protocol, protocol_value, return_};
+use super::expression::{is, is_not, is_of, jump, protocol, protocol_value, return_, source};
+use super::set_names;
 
 /// The chain that refuses packets as [`DesiredState::refusal`] says, at egress.
 pub(crate) const CHAIN: &str = "refuse";
@@ -33,6 +45,10 @@ struct DirectionChains {
     drop: &'static str,
     /// For packets that audited policies would refuse.
     audited: &'static str,
+    /// Records refused packets.
+    record_refused: &'static str,
+    /// Records packets that audited policies would refuse.
+    record_audited: &'static str,
 }
 
 const OF_EGRESS: DirectionChains = DirectionChains {
@@ -40,12 +56,16 @@ const OF_EGRESS: DirectionChains = DirectionChains {
     reject: "refuse-reject",
     drop: DROP_CHAIN,
     audited: "audited",
+    record_refused: "record-refused",
+    record_audited: "record-audited",
 };
 const OF_INGRESS: DirectionChains = DirectionChains {
     configured: "refuse-in",
     reject: "refuse-in-reject",
     drop: "refuse-in-drop",
     audited: "audited-in",
+    record_refused: "record-refused-in",
+    record_audited: "record-audited-in",
 };
 
 /// All of these chains. Programs refer to them, so they are made before programs are.
@@ -106,12 +126,24 @@ fn of(direction: Direction) -> DirectionChains {
 /// use.
 const REJECTS: (u32, u32) = (1000, 500);
 
-/// Logged packets a second, and their burst.
-const RECORDS: (u32, u32) = (100, 50);
+/// The limit of logged packets of one sender, for each verdict. Who was silent for its time has all
+/// its burst again, so that nothing is lost when it is forgotten.
+pub(super) const SOURCE_METER: ElementMeter = ElementMeter {
+    rate: 200,
+    burst: 500,
+    forgotten_after: Duration::from_secs(10),
+};
+
+/// So many senders have a limit of their own. At ingress they may be anybody.
+pub(super) const METERED_SOURCES: u32 = 16_384;
+
+/// Logged packets a second of all senders together, and their burst. The agent reads several times
+/// as many.
+const RECORDS: (u32, u32) = (10_000, 5_000);
 
 pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     for direction in Direction::BOTH {
-        for verdict in [RecordedVerdict::Refused, RecordedVerdict::Audited] {
+        for verdict in RecordedVerdict::BOTH {
             for family in IpFamily::BOTH {
                 document.counter(counter(direction, verdict, family));
             }
@@ -129,7 +161,17 @@ fn chains_of(document: &mut NftDocument<'_>, desired: &DesiredState, direction: 
         reject: rejecting,
         drop: dropping,
         audited,
+        record_refused,
+        record_audited,
     } = of(direction);
+    if let Some(group) = desired.records {
+        for (chain, verdict) in [
+            (record_refused, RecordedVerdict::Refused),
+            (record_audited, RecordedVerdict::Audited),
+        ] {
+            recorder(document, chain, group, direction, verdict);
+        }
+    }
     for (chain, refusal) in [
         (configured, desired.refusal),
         (rejecting, DenyResponse::Reject),
@@ -147,6 +189,28 @@ fn chains_of(document: &mut NftDocument<'_>, desired: &DesiredState, direction: 
     document.rule(audited, [return_()]);
 }
 
+/// The chain that logs packets to the group, unless their sender has had too many.
+fn recorder(document: &mut NftDocument<'_>, chain: &str, group: u16, direction: Direction, verdict: RecordedVerdict) {
+    document.chain(chain);
+    for family in IpFamily::BOTH {
+        let over_its_limit = Statement::Set(Set {
+            op: SetOp::Update,
+            elem: source(family),
+            set: format!("@{}", set_names::recorded(verdict, family)).into(),
+        });
+        document.rule(chain, [is_of(family), over_its_limit, return_()]);
+    }
+    let log = Log {
+        prefix: Some(records::prefix(direction, verdict).into()),
+        group: Some(group.into()),
+        snaplen: None,
+        queue_threshold: None,
+        level: None,
+        flags: None,
+    };
+    document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
+}
+
 /// Samples a packet for the group, and counts it.
 fn record(
     document: &mut NftDocument<'_>,
@@ -155,16 +219,12 @@ fn record(
     direction: Direction,
     verdict: RecordedVerdict,
 ) {
-    if let Some(group) = group {
-        let log = Log {
-            prefix: Some(records::prefix(direction, verdict).into()),
-            group: Some(group.into()),
-            snaplen: None,
-            queue_threshold: None,
-            level: None,
-            flags: None,
+    if group.is_some() {
+        let recorder = match verdict {
+            RecordedVerdict::Refused => of(direction).record_refused,
+            RecordedVerdict::Audited => of(direction).record_audited,
         };
-        document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
+        document.rule(chain, [jump(recorder)]);
     }
     for family in IpFamily::BOTH {
         let count = Statement::Counter(Counter::Named(counter(direction, verdict, family).into()));

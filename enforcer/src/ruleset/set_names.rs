@@ -6,6 +6,7 @@
 use policy::Direction;
 
 use crate::layout::IpFamily;
+use crate::records::RecordedVerdict;
 
 /// The links that lead to local pods.
 pub(super) const POD_LINKS: &str = "pod-links";
@@ -20,6 +21,14 @@ pub(super) fn dispatch(direction: Direction, family: IpFamily) -> String {
     match direction {
         Direction::Egress => format!("dispatch{family}"),
         Direction::Ingress => format!("dispatch-in{family}"),
+    }
+}
+
+/// The senders of recorded packets, each with the limit of its own.
+pub(super) fn recorded(verdict: RecordedVerdict, family: IpFamily) -> String {
+    match verdict {
+        RecordedVerdict::Refused => format!("recorded-refused{family}"),
+        RecordedVerdict::Audited => format!("recorded-audited{family}"),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::netlink::objects::{
 use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 use crate::netlink::table_snapshot::RawElement;
 use crate::pod_links::PodLinks;
+use crate::records::RecordedVerdict;
 
 use super::{chain_names, refusal, set_names, zones};
 
@@ -53,6 +54,15 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
             (name.into(), form([address], Some(MapValueType::Verdict)))
         };
         forms.extend(Direction::BOTH.map(verdicts));
+        forms.extend(RecordedVerdict::BOTH.map(|verdict| {
+            let senders = SetSpec {
+                timeouts: true,
+                size: Some(refusal::METERED_SOURCES),
+                meter: Some(refusal::SOURCE_METER),
+                ..form([address], None)
+            };
+            (set_names::recorded(verdict, family).into(), senders)
+        }));
         forms.extend([
             (set_names::unknown(family).into(), ranges()),
             (
@@ -89,6 +99,7 @@ fn form<const N: usize>(key: [Datatype; N], maps_to: Option<MapValueType>) -> Se
         timeouts: false,
         swept: None,
         size: None,
+        meter: None,
     }
 }
 

@@ -79,6 +79,7 @@ fn scratch() -> [TableCommand; 4] {
         timeouts: true,
         swept: None,
         size: None,
+        meter: None,
     };
     [
         TableCommand::AddTable,

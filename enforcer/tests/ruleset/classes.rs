@@ -368,18 +368,28 @@ fn samples_of_refused_and_audited_packets_go_to_the_group() {
     assert!(!lab.nft("list table inet namegate").contains("log "));
     desired.records = Some(78);
     lab.install(&desired, &[]);
-    for (chain, prefix) in [
-        ("refuse", "namegate refused"),
-        ("refuse-drop", "namegate refused"),
-        ("audited", "namegate audited"),
-        ("refuse-in", "namegate refused in"),
-        ("refuse-in-reject", "namegate refused in"),
-        ("audited-in", "namegate audited in"),
+    for (chain, recorder, prefix) in [
+        ("refuse", "record-refused", "namegate refused"),
+        ("refuse-drop", "record-refused", "namegate refused"),
+        ("audited", "record-audited", "namegate audited"),
+        ("refuse-in", "record-refused-in", "namegate refused in"),
+        ("refuse-in-reject", "record-refused-in", "namegate refused in"),
+        ("audited-in", "record-audited-in", "namegate audited in"),
     ] {
         let listing = lab.nft(&format!("list chain inet namegate {chain}"));
-        let log = format!("limit rate 100/second burst 50 packets log prefix \"{prefix}\" group 78");
+        assert!(listing.contains(&format!("jump {recorder}\n")), "{listing}");
+        let listing = lab.nft(&format!("list chain inet namegate {recorder}"));
+        let log = format!("log prefix \"{prefix}\" group 78");
         assert!(listing.contains(&log), "{listing}");
+        let verdict = prefix.split(' ').nth(1).unwrap();
+        let metered = format!("update @recorded-{verdict}4 {{ ip saddr }} return");
+        assert!(listing.contains(&metered), "{listing}");
     }
+    let set = lab.nft("list set inet namegate recorded-refused4");
+    assert!(
+        set.contains("limit rate over 200/second") && set.contains("size 16384"),
+        "{set}"
+    );
 }
 
 /// What people see who look at the node.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::layout::IpFamily;
 use crate::netlink::message::{ATTRIBUTE, Encoder, align, flags};
 use crate::netlink::objects::{
-    Datatype, MapValue, MapValueType, NewElement, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, SetSpec,
-    half_open,
+    Datatype, ElementMeter, MapValue, MapValueType, NewElement, NftRule, NftVerdict, PacketField, RuleLookup,
+    RuleMatch, SetSpec, half_open,
 };
 use crate::netlink::set_key::KeyRange;
 use crate::netlink::{nf_tables, table_snapshot, verdict};
@@ -29,6 +29,7 @@ impl TransactionEncoder<'_> {
             size: form.size,
             swept: form.swept,
             concatenated_ranges: false,
+            meter: form.meter,
         };
         let id = self.next_id();
         self.set(name, id, &shape);
@@ -88,6 +89,7 @@ impl TransactionEncoder<'_> {
             size: Some(u32::try_from(elements.len()).unwrap_or(u32::MAX)),
             swept: None,
             concatenated_ranges: concatenated,
+            meter: None,
         };
         self.set(name, id, &shape);
         self.add_elements(name, Some(id), &elements);
@@ -120,6 +122,11 @@ impl TransactionEncoder<'_> {
         }
         if let Some(interval) = shape.swept {
             encoder.attribute(nf_tables::set::GC_INTERVAL, &millis(interval).to_be_bytes());
+        }
+        if let Some(meter) = &shape.meter {
+            let timeout = u64::from(millis(meter.forgotten_after));
+            encoder.attribute(nf_tables::set::TIMEOUT, &timeout.to_be_bytes());
+            meter_expression(encoder, meter);
         }
         if shape.size.is_some() || shape.concatenated_ranges {
             let description = encoder.open_nest(nf_tables::set::DESCRIPTION);
@@ -164,7 +171,7 @@ pub(crate) fn declared(form: &SetSpec) -> (table_snapshot::SetShape, table_snaps
     };
     let limits = table_snapshot::SetLimits {
         size: form.size.unwrap_or(0),
-        timeout: 0,
+        timeout: form.meter.map_or(0, |meter| millis(meter.forgotten_after).into()),
         sweep: form.swept.map_or(0, millis),
     };
     (shape, limits)
@@ -174,6 +181,10 @@ fn flags_of(form: &SetSpec) -> u32 {
     [
         (form.ranges, nf_tables::set_flag::INTERVAL),
         (form.timeouts, nf_tables::set_flag::TIMEOUT),
+        (
+            form.meter.is_some(),
+            nf_tables::set_flag::EVAL | nf_tables::set_flag::EXPR,
+        ),
         (form.maps_to.is_some(), nf_tables::set_flag::MAP),
     ]
     .into_iter()
@@ -193,6 +204,21 @@ struct SetDeclaration<'a> {
     size: Option<u32>,
     swept: Option<Duration>,
     concatenated_ranges: bool,
+    meter: Option<ElementMeter>,
+}
+
+/// Writes the limit that each element of a set has.
+fn meter_expression(encoder: &mut Encoder, meter: &ElementMeter) {
+    let expression = encoder.open_nest(nf_tables::set::EXPRESSION);
+    encoder.string(nf_tables::expression::NAME, "limit");
+    let data = encoder.open_nest(nf_tables::expression::DATA);
+    encoder.attribute(nf_tables::limit::RATE, &u64::from(meter.rate).to_be_bytes());
+    encoder.attribute(nf_tables::limit::UNIT, &1u64.to_be_bytes());
+    encoder.attribute(nf_tables::limit::BURST, &meter.burst.to_be_bytes());
+    encoder.attribute(nf_tables::limit::TYPE, &nf_tables::limit::PACKETS.to_be_bytes());
+    encoder.attribute(nf_tables::limit::FLAGS, &nf_tables::limit::INVERTED.to_be_bytes());
+    encoder.close_nest(data);
+    encoder.close_nest(expression);
 }
 
 /// nft's number of a datatype; of several fields with six bits for each. The kernel only keeps it

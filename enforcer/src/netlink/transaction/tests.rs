@@ -150,6 +150,7 @@ fn a_set_of_ranges_says_so() {
         timeouts: false,
         swept: None,
         size: None,
+        meter: None,
     };
     let encoded = EncodedTransaction::new("t", &[TableCommand::AddSet(name("s"), form)], 1);
     let message = NfnlMessages(&encoded.bytes).nth(1).unwrap();
