@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::RecordsSummary;
 use cluster::Progress;
 use cluster::index::Cluster;
 use cluster::{ObjectSource, SourceHandles};
 use dns_proxy::{DnsServer, ServerConfig, SocketStore};
 use enforcer::Enforcer;
+use events::{EventLog, RingLimits};
 use fqdn_cache::Ledger;
 use parking_lot::Mutex;
 use settings::Settings;
@@ -71,8 +73,19 @@ impl Agent {
     /// share. Under supervision its sockets outlive it.
     pub async fn start(
         settings: Settings,
+        source: impl ObjectSource,
+        supervision: Option<Arc<Supervision>>,
+    ) -> Result<Self, StartError> {
+        let events = Arc::new(EventLog::new(RingLimits::default()));
+        Self::start_recording(settings, source, supervision, events).await
+    }
+
+    /// As [`start`](Self::start). What happens is recorded in `events`.
+    pub async fn start_recording(
+        settings: Settings,
         mut source: impl ObjectSource,
         supervision: Option<Arc<Supervision>>,
+        events: Arc<EventLog>,
     ) -> Result<Self, StartError> {
         let kept = supervision.as_deref().map(|it| it as &dyn SocketStore);
         // Before anything is touched that another agent may be using.
@@ -85,7 +98,7 @@ impl Agent {
             None => None,
         };
         let metrics = Arc::new(Metrics::new());
-        let handles = assemble(settings, Arc::clone(&metrics), supervision.clone())?;
+        let handles = assemble(settings, Arc::clone(&metrics), supervision.clone(), events)?;
         let mut tasks = JoinSet::new();
 
         let revoker = Revoker::start(handles.clone(), Arc::clone(&metrics));
@@ -157,6 +170,26 @@ impl Agent {
         }
     }
 
+    /// Resolves once packets are recorded; an error says why they are not.
+    pub async fn recording(&self) -> Result<(), String> {
+        if self.handles.settings.records_group.is_none() {
+            return Err("records are switched off".into());
+        }
+        loop {
+            let records = self.handles.recorder.summary();
+            match records.failure {
+                _ if records.on => return Ok(()),
+                Some(why) => return Err(why),
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    }
+
+    /// Totals of recorded packets, beside what the kernel has counted.
+    pub fn records(&self) -> RecordsSummary {
+        self.handles.records_summary()
+    }
+
     /// Resolves if the source of objects ends, which a running agent does not survive usefully.
     pub async fn source_ended(&self) -> StartError {
         let mut failure = self.source_failure.clone();
@@ -197,6 +230,7 @@ fn assemble(
     settings: Settings,
     metrics: Arc<Metrics>,
     supervision: Option<Arc<Supervision>>,
+    events: Arc<EventLog>,
 ) -> Result<AgentHandles, StartError> {
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     if let Some(directory) = &settings.state_dir {
@@ -219,7 +253,7 @@ fn assemble(
         commit_deadline: settings.lookups.commit_deadline,
         upstreams: settings.upstreams.clone().into(),
     };
-    let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
+    let recorder = Arc::new(Recorder::new(Arc::clone(&metrics), Arc::clone(&events)));
     let gate = Arc::new(NodeGate::new(
         first,
         Arc::clone(&ledger),
@@ -227,6 +261,7 @@ fn assemble(
         terms,
         metrics,
         settings.records_group.map(|_| recorder.answer_log()),
+        Arc::clone(&events),
     ));
     let defaults = ServerConfig::default();
     let config = ServerConfig {
@@ -246,6 +281,7 @@ fn assemble(
         enforcer,
         gate,
         recorder,
+        events,
         server,
         supervision,
     })

@@ -8,6 +8,7 @@
 //! - `admission`: from a validated answer to the proof that it may be released.
 //! - `admission_cache`: the answers that a worker need not have admitted again.
 //! - `discovery`: keeps clients from switching to encrypted DNS.
+//! - `lookup_events`: what became of lookups, as events.
 //! - `lookup_log`: one lookup in the log.
 //! - `silent_upstreams`: the upstreams that do not answer.
 //! - `withheld`: logs and records the answers that were withheld.
@@ -15,6 +16,7 @@
 mod admission;
 mod admission_cache;
 mod discovery;
+mod lookup_events;
 mod lookup_log;
 mod silent_upstreams;
 mod withheld;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::WithheldRow;
+use api::{RefusedLookupRow, WithheldRow};
 use arc_swap::ArcSwap;
 use clock::Time;
 use dns_proxy::{AdmissionStatus, CommitMode, Completion, Rcode};
@@ -33,6 +35,7 @@ use dns_proxy::{
 };
 use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{Committed, Enforcer};
+use events::EventLog;
 use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger};
 use names::Name;
 use parking_lot::Mutex;
@@ -42,10 +45,11 @@ use settings::EncryptedDnsDiscovery;
 
 use crate::log_throttle::Throttle;
 use crate::metrics::Metrics;
-use crate::records::{AnswerLog, WithheldAnswers};
+use crate::records::{AnswerLog, RefusedLookups, WithheldAnswers};
 
 use admission::{AdmissionStep, ParkedAdmission};
 use admission_cache::{AdmissionCache, CacheVersion};
+use lookup_events::RefusedLookup;
 use silent_upstreams::SilentUpstreams;
 
 /// How long an answer waits for the rules that are being installed, with which the agent begins or
@@ -71,6 +75,8 @@ struct GateCore {
     metrics: Arc<Metrics>,
     /// `Some` where packets are recorded, so that names can be shown beside addresses.
     answer_log: Option<Arc<AnswerLog>>,
+    events: Arc<EventLog>,
+    refused: RefusedLookups,
     answers_learned: AtomicU64,
     evicted_names: AtomicU64,
     left_out_addresses: AtomicU64,
@@ -88,6 +94,8 @@ pub struct WorkerState {
     submissions: Vec<AdmissionRequest>,
     /// The worker has written to the ledger since the last eviction.
     has_learned: bool,
+    /// Refused since the last replies were sent, to be recorded once they are.
+    refused: Vec<RefusedLookup>,
 }
 
 /// The settings that the gate needs for every lookup.
@@ -136,6 +144,7 @@ impl NodeGate {
         settings: GateSettings,
         metrics: Arc<Metrics>,
         answer_log: Option<Arc<AnswerLog>>,
+        events: Arc<EventLog>,
     ) -> Self {
         Self(Arc::new(GateCore {
             in_force: ArcSwap::from_pointee(first),
@@ -146,6 +155,8 @@ impl NodeGate {
             settings,
             metrics,
             answer_log,
+            events,
+            refused: RefusedLookups::default(),
             answers_learned: AtomicU64::new(0),
             evicted_names: AtomicU64::new(0),
             left_out_addresses: AtomicU64::new(0),
@@ -198,7 +209,12 @@ impl NodeGate {
 
     /// The answers that were withheld lately, the most recent first.
     pub fn withheld(&self, now: Time) -> Vec<WithheldRow> {
-        self.0.withheld.rows(now)
+        self.0.withheld.rows(now, clock::wall_now())
+    }
+
+    /// The lookups that were refused lately, the most recent first.
+    pub fn refused_lookups(&self, now: Time) -> Vec<RefusedLookupRow> {
+        self.0.refused.rows(now, clock::wall_now())
     }
 
     /// How many names the ledger has evicted since the start.
@@ -217,12 +233,13 @@ impl Gate for NodeGate {
             admissions: AdmissionCache::new(),
             submissions: Vec::new(),
             has_learned: false,
+            refused: Vec::new(),
         }
     }
 
     fn screen(
         &self,
-        _worker_state: &mut WorkerState,
+        worker_state: &mut WorkerState,
         source: IpAddr,
         target: QueryTarget,
         question: &DnsQuestion,
@@ -230,7 +247,7 @@ impl Gate for NodeGate {
         let core = &*self.0;
         let in_force = core.in_force.load();
         let (plan, is_coming) = in_force.plan_for(source, target, &question.name);
-        let refuse_as = |kind, rcode, reason: &dyn Fn() -> String| {
+        let deny = |kind, rcode, reason: &dyn Fn() -> String| {
             if lookup_log::is_on() {
                 lookup_log::refused(plan, source, target_address(target), &question.name, (rcode, &reason()));
             }
@@ -240,9 +257,14 @@ impl Gate for NodeGate {
             };
             Screening::Refuse(Denial { rcode, reason, kind })
         };
-        let refuse = |rcode, reason: &dyn Fn() -> String| refuse_as(DenialKind::Refused, rcode, reason);
+        let mut refuse = |kind, rcode, reason: &dyn Fn() -> String| {
+            core.refused(worker_state, plan, source, &question.name, reason);
+            deny(kind, rcode, reason)
+        };
         let Some(upstreams) = core.upstreams(plan, target) else {
-            return refuse(Rcode::Refused, &|| "namegate: this resolver is not known here".into());
+            return refuse(DenialKind::Refused, Rcode::Refused, &|| {
+                "namegate: this resolver is not known here".into()
+            });
         };
         let Some(endpoint) = plan.governed.get(&source) else {
             let may_ask_anything = match target {
@@ -252,7 +274,7 @@ impl Gate for NodeGate {
                 QueryTarget::Resolver(_) => plan.is_local(source),
             };
             if !may_ask_anything && plan.may_become_local(source) {
-                return refuse(Rcode::ServFail, &|| {
+                return refuse(DenialKind::Refused, Rcode::ServFail, &|| {
                     format!("namegate: no Pod with the address {source} is known yet")
                 });
             }
@@ -264,7 +286,7 @@ impl Gate for NodeGate {
                         upstreams,
                     }
                 }
-                false => refuse(Rcode::Refused, &|| {
+                false => refuse(DenialKind::Refused, Rcode::Refused, &|| {
                     format!("namegate: {source} is not an endpoint of this node")
                 }),
             };
@@ -272,7 +294,7 @@ impl Gate for NodeGate {
         let to = target_address(target);
         let Some(questions) = &endpoint.questions else {
             // That says nothing of the name, and most often ends with the old Pod's object.
-            return refuse(Rcode::ServFail, &|| {
+            return refuse(DenialKind::Refused, Rcode::ServFail, &|| {
                 format!(
                     "namegate: {source} is claimed by several Pods whose policies differ, so nothing is let through"
                 )
@@ -281,7 +303,7 @@ impl Gate for NodeGate {
         if core.settings.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
             && let Some(rcode) = discovery::discovery_rcode(&question.name)
         {
-            return refuse_as(DenialKind::Discovery, rcode, &|| {
+            return refuse(DenialKind::Discovery, rcode, &|| {
                 "namegate: lookups here go to the resolver that the network names".into()
             });
         }
@@ -305,7 +327,11 @@ impl Gate for NodeGate {
                     upstreams,
                 }
             }
-            Some(denial) => refuse(core.settings.denied, &|| {
+            // No event: the program asked for another name, of which its C library made this one.
+            Some(denial @ QuestionDenial::SearchExpansion) => deny(DenialKind::Refused, core.settings.denied, &|| {
+                denial_reason(denial, &question.name, endpoint)
+            }),
+            Some(denial) => refuse(DenialKind::Refused, core.settings.denied, &|| {
                 denial_reason(denial, &question.name, endpoint)
             }),
         }
@@ -327,7 +353,7 @@ impl Gate for NodeGate {
             answer_log.saw(endpoint, &validated.name, addresses);
         }
         if validated.addresses.is_empty() {
-            lookup_log::admitted(identity, &validated, "it has no address");
+            core.released(identity, &validated, "it has no address");
             return AdmissionStatus::Settled(Ok(core.enforcer.admit_nothing()));
         }
         let expanded = identity.expanded(&validated);
@@ -355,7 +381,7 @@ impl Gate for NodeGate {
                 .enforcer
                 .still_committed(token, now, until, core.settings.lease.grace);
             if let Some(proof) = stands {
-                lookup_log::admitted(identity, &validated, "the kernel holds its addresses");
+                core.released(identity, &validated, "the kernel holds its addresses");
                 return AdmissionStatus::Settled(Ok(proof));
             }
         }
@@ -366,14 +392,14 @@ impl Gate for NodeGate {
                 if let Some(token) = token.filter(|_| !expanded) {
                     worker_state.admissions.note(fingerprint, token);
                 }
-                lookup_log::admitted(identity, &validated, "the kernel holds what policies open of it");
+                core.released(identity, &validated, "the kernel holds what policies open of it");
                 AdmissionStatus::Settled(Ok(proof))
             }
             AdmissionStep::Commit(generation, mut elements) => {
                 if mode == CommitMode::Immediate
                     && let Some(proof) = core.enforcer.admit_now(generation, &mut elements, Holder(owner.0))
                 {
-                    lookup_log::admitted(identity, &validated, "the kernel has taken its addresses");
+                    core.released(identity, &validated, "the kernel has taken its addresses");
                     return AdmissionStatus::Settled(Ok(proof));
                 }
                 lookup_log::waits(identity, &validated, "the kernel");
@@ -397,6 +423,9 @@ impl Gate for NodeGate {
         if std::mem::take(&mut worker_state.has_learned) {
             self.0.evict();
         }
+        if !worker_state.refused.is_empty() {
+            self.0.record_refused(&mut worker_state.refused);
+        }
     }
 
     fn observe(&self, _worker_state: &mut WorkerState, event: ProxyEvent<'_>) {
@@ -414,7 +443,9 @@ impl Gate for NodeGate {
                 reason,
             } => self.0.withheld(client, (name, server), (why, reason)),
             ProxyEvent::Unanswered { client, name, reason } => {
-                lookup_log::unanswered(&self.0.in_force.load().plan, client, name, reason);
+                let in_force = self.0.in_force.load();
+                lookup_log::unanswered(&in_force.plan, client, name, reason);
+                self.0.failed(&in_force.plan, client, (name, None), &reason.to_string());
             }
             _ => {}
         }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use api::RecordsSummary;
 use dns_proxy::DnsServer;
 use enforcer::Enforcer;
+use events::EventLog;
 use fqdn_cache::Ledger;
 use parking_lot::Mutex;
+use policy::PerDirection;
 use settings::Settings;
 use supervisor::Supervision;
 
@@ -25,8 +28,22 @@ pub struct AgentHandles {
     pub gate: Arc<NodeGate>,
     /// Refused and audited packets.
     pub recorder: Arc<Recorder>,
+    /// What happened, for whoever looks.
+    pub events: Arc<EventLog>,
     /// The DNS listeners. Locked only while they change.
     pub server: Arc<tokio::sync::Mutex<DnsServer<NodeGate>>>,
     /// Who starts it again when it dies, if anybody.
     pub supervision: Option<Arc<Supervision>>,
+}
+
+impl AgentHandles {
+    /// Totals of records, beside what the kernel has counted.
+    pub(crate) fn records_summary(&self) -> RecordsSummary {
+        let total = |counted: PerDirection<[u64; 2]>| counted.egress.iter().chain(&counted.ingress).sum();
+        RecordsSummary {
+            refused_packets: self.enforcer.refused_packets().map(total),
+            audited_packets: self.enforcer.audited_packets().map(total),
+            ..self.recorder.summary()
+        }
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use api::{AgentStatus, ExplainAnswer, NameRow, Records};
+use api::{AgentStatus, EventRow, ExplainAnswer, NameRow, Records};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
+use events::{Event, EventLog};
 use policy::PerDirection;
 
 use crate::explain::ExplainRequest;
@@ -28,6 +29,12 @@ pub trait Inspect: Send + Sync + 'static {
     /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be
     /// told.
     fn explain(&self, asked: &ExplainRequest) -> Result<ExplainAnswer, String>;
+    /// What happened, for `namegate observe`.
+    fn events(&self) -> Arc<EventLog>;
+    /// An event as it is shown.
+    fn event_row(&self, number: u64, event: &Event) -> EventRow;
+    /// The name of this node.
+    fn node(&self) -> String;
     /// Figures for the gauges of `/metrics`.
     fn figures(&self) -> Figures;
 }
@@ -102,6 +109,7 @@ pub(crate) mod fake {
         missing: Option<String>,
         pub(crate) names: Vec<NameRow>,
         pub(crate) records: Records,
+        pub(crate) events: Arc<EventLog>,
     }
 
     impl Fake {
@@ -110,6 +118,7 @@ pub(crate) mod fake {
                 missing: None,
                 names: examples::names(),
                 records: examples::records(),
+                events: Arc::new(EventLog::new(events::RingLimits::default())),
             }
         }
 
@@ -144,6 +153,22 @@ pub(crate) mod fake {
 
         fn readiness(&self) -> Result<(), String> {
             self.missing.clone().map_or(Ok(()), Err)
+        }
+
+        fn events(&self) -> Arc<EventLog> {
+            Arc::clone(&self.events)
+        }
+
+        fn event_row(&self, number: u64, event: &Event) -> EventRow {
+            EventRow {
+                sequence: number,
+                verdict: event.verdict.as_str().into(),
+                ..EventRow::default()
+            }
+        }
+
+        fn node(&self) -> String {
+            "node-1".into()
         }
 
         fn figures(&self) -> Figures {

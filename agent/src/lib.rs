@@ -8,6 +8,8 @@
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force;
 //!   [`log_throttle`] keeps lookups from filling the log.
 //! - `policy_log`: how policies were read and whom they select, in the log.
+//! - `news`: the same of policies and of the agent, as events; [`event_rows`] and `event_stream`
+//!   show events.
 //! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`revocation`]: flows that policies do not allow any more are cut.
@@ -20,6 +22,8 @@
 pub mod address_owners;
 pub mod app;
 pub mod cleanup;
+pub mod event_rows;
+mod event_stream;
 pub mod explain;
 pub mod gate;
 pub mod handles;
@@ -30,6 +34,7 @@ pub mod local_api;
 pub mod log_throttle;
 mod masked_peers;
 pub mod metrics;
+mod news;
 mod policy_log;
 pub mod reconcile;
 pub mod records;

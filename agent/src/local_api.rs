@@ -3,7 +3,8 @@
 //! `GET /v1/explain` answers an [`ExplainQuestion`] with an [`ExplainAnswer`](api::ExplainAnswer)
 //! or with an error text, `GET /v1/status` gives an [`AgentStatus`](api::AgentStatus),
 //! `GET /v1/names` a list of [`NameRow`](api::NameRow), `GET /v1/records` the
-//! [`Records`](api::Records), as JSON.
+//! [`Records`](api::Records), as JSON. `GET /v1/events` takes an [`EventQuery`] and gives
+//! [`EventRow`](api::EventRow)s, one a line, for as long as the client listens where it follows.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -12,10 +13,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{ExplainQuestion, SOCKET};
+use api::{EventQuery, ExplainQuestion, SOCKET};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use dns_proxy::SocketStore;
@@ -26,6 +27,8 @@ use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::error;
 
+use crate::event_rows::EventRequest;
+use crate::event_stream;
 use crate::explain::{ExplainRequest, ExplainSource, ExplainTarget, traffic};
 use crate::inspect::Inspect;
 
@@ -78,6 +81,7 @@ impl ApiServer {
             .route("/v1/names", get(names))
             .route("/v1/explain", get(explain))
             .route("/v1/records", get(records))
+            .route("/v1/events", get(events))
             .with_state(inspect);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -160,6 +164,13 @@ async fn names(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
 
 async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
     answer(move || inspect.records()).await
+}
+
+async fn events(State(inspect): State<Arc<dyn Inspect>>, Query(query): Query<EventQuery>) -> Response {
+    match EventRequest::read(&query, clock::wall_now()) {
+        Ok(request) => event_stream::body(inspect, request).into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+    }
 }
 
 fn parse_question(question: &ExplainQuestion) -> Result<ExplainRequest, String> {

@@ -20,7 +20,7 @@ pub(crate) fn read(before: &[ReadReport], now: &[ReadReport]) {
 }
 
 /// Kind, namespace and name, and state of a policy; `None` for other objects.
-fn told(report: &ReadReport) -> Option<(&str, &str, &'static str)> {
+pub(crate) fn told(report: &ReadReport) -> Option<(&str, &str, &'static str)> {
     let (kind, name) = report.object.split_once(' ')?;
     kind.ends_with("Policy").then_some((kind, name, report.state.as_str()))
 }
@@ -38,7 +38,7 @@ pub(crate) fn in_force(before: &[EndpointRow], now: &[EndpointRow]) {
 }
 
 /// The policies that select others than before, with whom they select.
-fn changes<'a>(before: &'a [EndpointRow], now: &'a [EndpointRow]) -> Vec<(&'a str, Vec<&'a str>)> {
+pub(crate) fn changes<'a>(before: &'a [EndpointRow], now: &'a [EndpointRow]) -> Vec<(&'a str, Vec<&'a str>)> {
     let (before, mut now) = (selected(before), selected(now));
     for policy in before.keys().copied() {
         now.entry(policy).or_default();

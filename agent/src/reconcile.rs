@@ -15,6 +15,7 @@ use enforcer::conntrack::ConntrackEntry;
 use enforcer::pod_links::{NodeNetwork, PodLinks};
 use enforcer::writer::LeaseScope;
 use enforcer::{InstallError, Interception, conntrack, routing};
+use events::{AgentEvent, EventSource};
 use settings::Settings;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -24,6 +25,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::address_owners::AddressOwners;
 use crate::handles::AgentHandles;
+use crate::news;
 use crate::policy_log;
 use crate::revocation::Revoker;
 use planner::ActivePlan;
@@ -189,6 +191,9 @@ impl Reconciler {
         self.report(&plan);
         match self.carry_out(Arc::clone(&plan)).await {
             Ok(()) => {
+                if !self.progress.borrow().in_force {
+                    self.record_news(AgentEvent::Ready);
+                }
                 self.progress.send_modify(|progress| {
                     progress.in_force = true;
                     progress.failure = None;
@@ -204,12 +209,19 @@ impl Reconciler {
                 true
             }
             Err(failure) => {
+                let failure = failure.to_string();
+                if self.progress.borrow().failure.as_ref() != Some(&failure) {
+                    self.record_news(AgentEvent::NotInForce(failure.clone()));
+                }
                 error!(%failure, "the policies could not be put in force; what stood before stands");
-                self.progress
-                    .send_modify(|progress| progress.failure = Some(failure.to_string()));
+                self.progress.send_modify(|progress| progress.failure = Some(failure));
                 false
             }
         }
+    }
+
+    fn record_news(&self, news: AgentEvent) {
+        self.handles.events.record(EventSource::Node, news::of_agent(news));
     }
 
     /// Shows what was read, with what the plan adds to it, and logs that once as long as it stands.
@@ -228,6 +240,7 @@ impl Reconciler {
         self.progress.send_modify(|progress| {
             progress.others = others;
             policy_log::read(&progress.reports, &reports);
+            news::read(&self.handles.events, &progress.reports, &reports);
             progress.reports = reports;
         });
     }
@@ -264,6 +277,7 @@ impl Reconciler {
             warn!(policy = %opened.policy, "{opened}");
         }
         policy_log::in_force(&before.endpoints, &plan.endpoints);
+        news::in_force(&self.handles.events, &before.endpoints, &plan.endpoints);
         self.forget_former_owners(&plan);
         self.forget_old_lookups(&before, &plan);
         self.revoker.changed(&before, &plan);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{
-    AddressAnswer, AgentStatus, ExplainAnswer, LookupAnswer, NameRow, OtherClusterStatus, Records, RepairStatus,
-    ReportRow, SupervisorStatus, TrafficDirection,
+    AddressAnswer, AgentStatus, EventRow, ExplainAnswer, LookupAnswer, NameRow, OtherClusterStatus, Records,
+    RepairStatus, ReportRow, SupervisorStatus, TrafficDirection,
 };
 use clock::Time;
 use cluster::kubernetes::health::SourceHealth;
@@ -15,6 +15,7 @@ use cluster::{Progress, ReportState};
 use dns_proxy::Transport;
 use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception, LocalHost};
+use events::{Event, EventLog};
 use fqdn_cache::Teacher;
 use names::Name;
 use policy::question::QuestionVerdict;
@@ -22,6 +23,7 @@ use policy::{EndpointId, Policy};
 use state_dir::StateDir;
 use tokio::sync::watch;
 
+use crate::event_rows;
 use crate::explain::{self, ExplainRequest, ExplainScene, ExplainTarget, NodeKnowledge, Sender};
 use crate::gate;
 use crate::handles::AgentHandles;
@@ -69,7 +71,8 @@ impl View {
             policies: &policies,
             inventory: &plan.inventory,
         };
-        let mut masked = masked_peers::find(&self.handles.recorder.rows(clock::now()), scene);
+        let records = self.handles.recorder.rows(clock::now(), clock::wall_now());
+        let mut masked = masked_peers::find(&records, scene);
         let figures = progress.others.iter();
         let statuses = figures.map(|other| OtherClusterStatus {
             name: other.name.to_string(),
@@ -223,7 +226,7 @@ impl Inspect for View {
             elements: writer.elements,
             heartbeat_gaps: writer.gaps,
             silent_upstreams: self.silent_upstreams(),
-            records: self.handles.recorder.summary(),
+            records: self.handles.records_summary(),
             state_troubles: self.state_troubles(),
             install_error: progress.failure,
             damage: integrity.damaged.iter().map(ToString::to_string).collect(),
@@ -262,9 +265,10 @@ impl Inspect for View {
     fn records(&self) -> Records {
         let now = clock::now();
         Records {
-            summary: self.handles.recorder.summary(),
-            rows: self.handles.recorder.rows(now),
+            summary: self.handles.records_summary(),
+            rows: self.handles.recorder.rows(now, clock::wall_now()),
             withheld: self.handles.gate.withheld(now),
+            lookups: self.handles.gate.refused_lookups(now),
         }
     }
 
@@ -342,6 +346,19 @@ impl Inspect for View {
         told.remarks
             .extend(refused.map(|report| explain::refused_remark(&report.object)));
         Ok(told)
+    }
+
+    fn events(&self) -> Arc<EventLog> {
+        Arc::clone(&self.handles.events)
+    }
+
+    fn event_row(&self, number: u64, event: &Event) -> EventRow {
+        let in_force = self.handles.gate.in_force();
+        event_rows::row(number, event, &self.handles.settings.node, &in_force.plan)
+    }
+
+    fn node(&self) -> String {
+        self.handles.settings.node.clone()
     }
 
     fn readiness(&self) -> Result<(), String> {

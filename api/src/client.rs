@@ -1,18 +1,20 @@
 //! The client of the local API.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::StatusCode;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
+use crate::events::{EventQuery, EventRow};
 use crate::explain::{ExplainAnswer, ExplainQuestion};
 use crate::names::NameRow;
 use crate::records::Records;
@@ -109,6 +111,54 @@ impl ApiClient {
         self.get("/v1/records").await
     }
 
+    /// Asks for events (`GET /v1/events`), and gives each to `see` as it comes, until `see` breaks
+    /// or there are no more: never where the query says to follow.
+    pub async fn events(
+        &self,
+        query: &EventQuery,
+        mut see: impl FnMut(EventRow) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        const PATH: &str = "/v1/events";
+        let query = serde_urlencoded::to_string(query).map_err(|error| self.broken(error.to_string()))?;
+        let unexpected = |answer| ClientError::Unexpected {
+            socket: self.socket.clone(),
+            path: PATH,
+            answer,
+        };
+        let uri = format!("{PATH}?{query}");
+        self.exchange(&uri, async |response| {
+            let (status, mut body) = (response.status(), response.into_body());
+            let mut unread = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(|error| self.broken(error.to_string()))?.into_data() else {
+                    continue;
+                };
+                unread.extend_from_slice(&data);
+                if status != StatusCode::OK {
+                    continue;
+                }
+                let complete = unread
+                    .iter()
+                    .rposition(|octet| *octet == b'\n')
+                    .map_or(0, |end| end + 1);
+                let lines: Vec<u8> = unread.drain(..complete).collect();
+                for line in lines.split(|octet| *octet == b'\n').filter(|line| !line.is_empty()) {
+                    let row = serde_json::from_slice(line)
+                        .map_err(|error| unexpected(format!("something it does not understand ({error})")))?;
+                    if see(row).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            match status {
+                StatusCode::OK => Ok(()),
+                StatusCode::BAD_REQUEST => Err(ClientError::CannotTell(String::from_utf8_lossy(&unread).into_owned())),
+                _ => Err(unexpected(status.to_string())),
+            }
+        })
+        .await
+    }
+
     /// Asks whether a Pod may reach a destination, and why (`GET /v1/explain`).
     pub async fn explain(&self, question: &ExplainQuestion) -> Result<ExplainAnswer, ClientError> {
         const PATH: &str = "/v1/explain";
@@ -138,6 +188,20 @@ impl ApiClient {
     }
 
     async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
+        self.exchange(path, async |response| {
+            let status = response.status();
+            let body = response.into_body().collect().await;
+            Ok((status, body.map_err(|error| self.broken(error.to_string()))?.to_bytes()))
+        })
+        .await
+    }
+
+    /// Sends a request, and lets `read` read the answer.
+    async fn exchange<T>(
+        &self,
+        path: &str,
+        read: impl AsyncFnOnce(hyper::Response<Incoming>) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.unconnected(error))?;
@@ -148,10 +212,7 @@ impl ApiClient {
                 .header("host", "namegate")
                 .body(Empty::<Bytes>::new())
                 .map_err(|error| self.broken(error.to_string()))?;
-            let response = sender.send_request(request).await.map_err(broken)?;
-            let status = response.status();
-            let body = response.into_body().collect().await.map_err(broken)?;
-            Ok((status, body.to_bytes()))
+            read(sender.send_request(request).await.map_err(broken)?).await
         };
         // The connection must be polled too, because it moves the bytes. It may end before the
         // exchange has read its answer.

@@ -1,7 +1,9 @@
 //! Examples of every answer, for the tests of what shows them.
 #![allow(clippy::unwrap_used)] // Of addresses that are written here.
 
-use crate::{AgentStatus, EndpointRow, NameRow, RecordRow, Records, RecordsSummary, ReportRow, WithheldRow};
+use crate::{
+    AgentStatus, EndpointRow, NameRow, RecordRow, Records, RecordsSummary, RefusedLookupRow, ReportRow, WithheldRow,
+};
 
 /// Two names with an address each.
 pub fn names() -> Vec<NameRow> {
@@ -20,6 +22,9 @@ pub fn names() -> Vec<NameRow> {
 /// A refused packet, an audited one, and an answer that was withheld.
 pub fn records() -> Records {
     let refused = RecordRow {
+        kind: "flow".into(),
+        last_seen: "2026-11-30T11:59:58.500Z".into(),
+        first_seen: "2026-11-30T11:58:58.500Z".into(),
         last_seen_ms_ago: 1_500,
         first_seen_ms_ago: 61_500,
         count: 3,
@@ -64,9 +69,29 @@ pub fn records() -> Records {
             audited: 0,
             refused: 3,
             overruns: 0,
+            refused_packets: Some(3),
+            audited_packets: Some(0),
+            left_out: 0,
         },
         rows: vec![refused, audited, refused_by_receiver],
+        lookups: vec![RefusedLookupRow {
+            kind: "lookup".into(),
+            last_seen: "2026-11-30T11:59:57.000Z".into(),
+            first_seen: "2026-11-30T11:59:51.000Z".into(),
+            last_seen_ms_ago: 3_000,
+            first_seen_ms_ago: 9_000,
+            count: 5,
+            verdict: "refused".into(),
+            pod: Some("shop/api".into()),
+            source: "10.0.0.2".parse().unwrap(),
+            name: "mail.example".into(),
+            reason: "namegate: no toFQDNs selector of shop/api matches mail.example".into(),
+            policies: vec!["shop/api".into()],
+        }],
         withheld: vec![WithheldRow {
+            kind: "answer".into(),
+            last_seen: "2026-11-30T11:59:58.000Z".into(),
+            first_seen: "2026-11-30T11:59:51.000Z".into(),
             last_seen_ms_ago: 2_000,
             first_seen_ms_ago: 9_000,
             count: 4,

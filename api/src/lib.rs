@@ -5,12 +5,14 @@
 //! needs `#[serde(default)]`, because client and agent may be of different versions.
 //!
 //! - [`client`]: asks a running agent.
-//! - [`status`], [`names`], [`records`], [`explain`]: the answers, one module for each path.
+//! - [`status`], [`names`], [`records`], [`explain`], [`events`]: the answers, one module for each
+//!   path.
 //! - [`error_chain`](error_chain()): an error with its causes in one line.
 //! - `examples` (feature): one of each answer, for tests.
 
 pub mod client;
 mod error_chain;
+pub mod events;
 #[cfg(feature = "examples")]
 pub mod examples;
 pub mod explain;
@@ -20,11 +22,12 @@ pub mod status;
 
 pub use client::{ApiClient, ClientError, SOCKET, ask};
 pub use error_chain::error_chain;
+pub use events::{EventEndRow, EventQuery, EventRow, FlowTotalsRow, LookupAnswerRow, RequestRow};
 pub use explain::{
     AddressAnswer, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, LookupAnswer, TrafficDirection,
 };
 pub use names::NameRow;
-pub use records::{RecordRow, Records, RecordsSummary, WithheldRow};
+pub use records::{RecordRow, Records, RecordsSummary, RefusedLookupRow, WithheldRow};
 pub use status::{
     AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus,
 };

@@ -1,4 +1,4 @@
-//! Refused and audited packets, and withheld answers: `GET /v1/records`.
+//! Refused and audited packets, refused lookups, and withheld answers: `GET /v1/records`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +15,9 @@ pub struct Records {
     /// are.
     #[serde(default)]
     pub withheld: Vec<WithheldRow>,
+    /// Distinct lookups that policies refused, the most recent first. A sample, as the packets are.
+    #[serde(default)]
+    pub lookups: Vec<RefusedLookupRow>,
 }
 
 /// Totals of recorded packets since the start.
@@ -30,11 +33,30 @@ pub struct RecordsSummary {
     pub refused: u64,
     /// How often records were lost because too many came.
     pub overruns: u64,
+    /// Packets that were refused, by the kernel's own counters: `refused` of so many are recorded.
+    /// `None` where they cannot be read.
+    #[serde(default)]
+    pub refused_packets: Option<u64>,
+    /// Packets that an audited policy would have refused, by the kernel's own counters.
+    #[serde(default)]
+    pub audited_packets: Option<u64>,
+    /// Events that were not recorded, because their Pod had too many.
+    #[serde(default)]
+    pub left_out: u64,
 }
 
 /// Packets with the same sender, destination, port, direction and verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRow {
+    /// What the row is about: `flow`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// When the last of them was seen, as RFC 3339 writes it.
+    #[serde(default)]
+    pub last_seen: String,
+    /// When the first of them was seen.
+    #[serde(default)]
+    pub first_seen: String,
     /// Milliseconds since the last of them.
     pub last_seen_ms_ago: u64,
     /// Milliseconds since the first of them.
@@ -77,6 +99,15 @@ fn egress() -> String {
 /// reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WithheldRow {
+    /// What the row is about: `answer`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// When the last of them was seen, as RFC 3339 writes it.
+    #[serde(default)]
+    pub last_seen: String,
+    /// When the first of them was seen.
+    #[serde(default)]
+    pub first_seen: String,
     /// Milliseconds since the last of them.
     pub last_seen_ms_ago: u64,
     /// Milliseconds since the first of them.
@@ -97,4 +128,36 @@ pub struct WithheldRow {
     pub reason: String,
     /// The reason in a sentence.
     pub why: String,
+}
+
+/// Refused lookups of one client for one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedLookupRow {
+    /// What the row is about: `lookup`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// When the last of them was seen, as RFC 3339 writes it.
+    #[serde(default)]
+    pub last_seen: String,
+    /// When the first of them was seen.
+    #[serde(default)]
+    pub first_seen: String,
+    /// Milliseconds since the last of them.
+    pub last_seen_ms_ago: u64,
+    /// Milliseconds since the first of them.
+    pub first_seen_ms_ago: u64,
+    /// How many lookups were recorded.
+    pub count: u64,
+    /// Always `refused`.
+    pub verdict: String,
+    /// `namespace/name` of the client, where its address is a Pod's.
+    pub pod: Option<String>,
+    /// The client's address.
+    pub source: IpAddr,
+    /// The name asked for.
+    pub name: String,
+    /// Why the last was refused, in a sentence.
+    pub reason: String,
+    /// The policies that decided.
+    pub policies: Vec<String>,
 }

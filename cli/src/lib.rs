@@ -14,7 +14,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use settings::RejectedOption;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, status};
+use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, observe, status};
 
 /// The result of a verb that could do its work. A verb that could not returns an error: exit code
 /// 2, as for wrong usage.
@@ -55,6 +55,7 @@ enum Verb {
     Check(check::Args),
     Explain(explain::Args),
     Names(names::Args),
+    Observe(observe::Args),
     Drops(drops::Args),
     Status(status::Args),
     Cleanup(cleanup::Args),
@@ -86,6 +87,7 @@ pub fn run() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Names(args) => names::run(&args),
+        Verb::Observe(args) => observe::run(&args),
         Verb::Drops(args) => drops::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
@@ -110,10 +112,23 @@ fn failed(error: &dyn Error) -> ExitCode {
 
 /// Writes the result of a verb to stdout. It is no failure when the reader has gone (`| head`).
 pub fn print(text: &str) -> io::Result<()> {
+    print_some(text).map(|_| ())
+}
+
+/// Whether somebody still reads stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Listens,
+    HasGone,
+}
+
+/// Writes a part of the result of a verb to stdout.
+fn print_some(text: &str) -> io::Result<Reader> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Ok(()) => Ok(Reader::Listens),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::HasGone),
+        Err(error) => Err(error),
     }
 }
 

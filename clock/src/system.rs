@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Time;
+use crate::{Time, WallTime};
 
 /// Now, on `CLOCK_BOOTTIME`.
 #[inline]
@@ -14,6 +14,16 @@ pub fn now() -> Time {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
     Time::from_millis(seconds * 1_000 + millis)
+}
+
+/// Now, on the wall clock.
+#[inline]
+pub fn wall_now() -> WallTime {
+    let now = clock_gettime(ClockId::Realtime);
+    // A clock that is set to before 1970 shows its beginning.
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
+    WallTime::from_millis(seconds * 1_000 + millis)
 }
 
 /// How much processor time the calling thread has had so far, that of its system calls included.

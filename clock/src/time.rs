@@ -43,3 +43,30 @@ impl Add<Duration> for Time {
         )
     }
 }
+
+/// A moment of the wall clock: milliseconds since the beginning of 1970 (UTC), leap seconds left
+/// out.
+///
+/// For people and for files. The wall clock jumps when somebody sets it, so nothing ends by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    /// From milliseconds since 1970.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// So long before; the beginning of 1970 where that is later.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+}

@@ -221,7 +221,8 @@ impl ParkedAdmission {
         self.core.evict();
         match step {
             AdmissionStep::Admitted(proof, _) => {
-                lookup_log::admitted(&self.identity, &self.validated, "the kernel holds its addresses");
+                self.core
+                    .released(&self.identity, &self.validated, "the kernel holds its addresses");
                 self.tell(Ok(proof));
             }
             AdmissionStep::Commit(generation, elements) => {
@@ -259,7 +260,8 @@ impl AdmissionCallback for ParkedAdmission {
     fn settle(mut self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         match outcome {
             Ok(proof) => {
-                lookup_log::admitted(&self.identity, &self.validated, "the kernel has taken its addresses");
+                self.core
+                    .released(&self.identity, &self.validated, "the kernel has taken its addresses");
                 self.tell(Ok(proof));
             }
             Err(AdmitError::Stale) => self.park(),

@@ -47,23 +47,23 @@ impl<'a> From<&'a ClientIdentity> for LoggedClient<'a> {
 
 /// The policies that select the endpoint: of these the ones that speak of the name, or all where
 /// none does.
-fn policies(plan: &Plan, governed: Option<&Governed>, name: &Name) -> String {
+pub(super) fn policies(plan: &Plan, governed: Option<&Governed>, name: &Name) -> Vec<String> {
     let Some(governed) = governed else {
-        return String::new();
+        return Vec::new();
     };
     let endpoint = governed.id.to_string();
     let row = plan.endpoints.iter().find(|row| row.endpoint == endpoint);
     let selecting = row.map(|row| row.policies.as_slice()).unwrap_or_default();
     let (_, speaking) = plan.attribution(name);
     let speaking: Vec<String> = speaking.into_iter().map(ToString::to_string).collect();
-    let both: Vec<&str> = selecting
+    let both: Vec<String> = selecting
         .iter()
         .filter(|policy| speaking.contains(policy))
-        .map(String::as_str)
+        .cloned()
         .collect();
     match both.is_empty() {
-        true => selecting.join(", "),
-        false => both.join(", "),
+        true => selecting.to_vec(),
+        false => both,
     }
 }
 
@@ -78,7 +78,7 @@ fn governed(plan: &Plan, client: Option<IpAddr>) -> Option<&Governed> {
 #[cold]
 pub(super) fn refused(plan: &Plan, source: IpAddr, resolver: SocketAddr, name: &Name, (rcode, why): (Rcode, &str)) {
     let governed = governed(plan, Some(source));
-    let policy = policies(plan, governed, name);
+    let policy = policies(plan, governed, name).join(", ");
     let endpoint = LoggedClient(governed, Some(source));
     debug!(target: TARGET, %endpoint, %name, policy, %resolver, ?rcode, why, "a lookup is refused");
 }
@@ -87,7 +87,7 @@ pub(super) fn refused(plan: &Plan, source: IpAddr, resolver: SocketAddr, name: &
 pub(super) fn allowed(plan: &Plan, source: IpAddr, resolver: SocketAddr, name: &Name) {
     if enabled!(target: TARGET, Level::TRACE) {
         let governed = governed(plan, Some(source));
-        let policy = policies(plan, governed, name);
+        let policy = policies(plan, governed, name).join(", ");
         let endpoint = LoggedClient(governed, Some(source));
         trace!(target: TARGET, %endpoint, %name, policy, %resolver, "a lookup is allowed");
     }
@@ -127,7 +127,7 @@ fn answer(identity: &ClientIdentity, validated: &ValidatedAnswer, step: fmt::Arg
 pub(super) fn withheld(plan: &Plan, client: Option<IpAddr>, (name, upstream): (&Name, SocketAddr), why: &str) {
     if is_on() {
         let governed = governed(plan, client);
-        let policy = policies(plan, governed, name);
+        let policy = policies(plan, governed, name).join(", ");
         let endpoint = LoggedClient(governed, client);
         debug!(target: TARGET, %endpoint, %name, policy, %upstream, why, "an answer is withheld");
     }

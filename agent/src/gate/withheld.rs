@@ -36,6 +36,9 @@ impl GateCore {
             },
         );
         lookup_log::withheld(&in_force.plan, client, (name, upstream), why);
+        if let Some(client) = client {
+            self.failed(&in_force.plan, client, (name, Some(upstream)), why);
+        }
         let Some(others) = self.complaints.pass(now) else {
             return;
         };

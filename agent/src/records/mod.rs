@@ -8,16 +8,20 @@
 mod answer_log;
 mod attribution;
 mod fair_lru;
+mod flow_events;
 mod listener_task;
 mod recent_packets;
+mod refused_lookups;
+mod seen;
 mod withheld;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::{RecordRow, RecordsSummary};
-use clock::Time;
+use clock::{Time, WallTime};
 use enforcer::records::{PacketDetail, RecordEvent, RecordedPacket, RecordedVerdict};
+use events::{AgentEvent, EventLog, EventSource};
 use names::Name;
 use parking_lot::Mutex;
 use policy::{Direction, EndpointId};
@@ -29,6 +33,8 @@ pub use answer_log::AnswerLog;
 pub use attribution::{Attribution, by_explanation};
 pub use listener_task::listen;
 pub use recent_packets::{PacketGroup, RecentPackets};
+pub use refused_lookups::RefusedLookups;
+pub use seen::wall_text;
 pub use withheld::{WithheldAnswer, WithheldAnswers};
 
 /// What is known of recorded packets, for whoever writes it and whoever shows it.
@@ -41,6 +47,7 @@ pub struct Recorder {
     overruns: AtomicU64,
     state: Mutex<RecorderState>,
     metrics: Arc<Metrics>,
+    events: Arc<EventLog>,
 }
 
 /// Whether packets are recorded.
@@ -56,7 +63,7 @@ pub enum RecorderState {
 
 impl Recorder {
     /// Nothing recorded yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, events: Arc<EventLog>) -> Self {
         Self {
             answer_log: Arc::default(),
             recent: Mutex::default(),
@@ -65,6 +72,7 @@ impl Recorder {
             overruns: AtomicU64::new(0),
             state: Mutex::new(RecorderState::Off),
             metrics,
+            events,
         }
     }
 
@@ -91,13 +99,19 @@ impl Recorder {
                     // A name leads to a destination, and never to who sends.
                     let asks = endpoint.filter(|_| record.direction == Direction::Egress);
                     let name = asks.and_then(|id| self.answer_log.name(id, record.destination));
-                    recent.note(now, *record, endpoint, name, |record, name| {
+                    let decided = recent.note(now, *record, endpoint, name.clone(), |record, name| {
                         attribute(plan, record, name)
                     });
+                    // The kernel has sampled them, each source by itself.
+                    let part = endpoint.map_or(EventSource::Others, |_| EventSource::Pod(record.governed_end()));
+                    self.events
+                        .record(part, flow_events::event(plan, record, endpoint, name, decided));
                 }
             }
             RecordEvent::Overrun => {
                 self.overruns.fetch_add(1, Ordering::Relaxed);
+                self.events
+                    .record(EventSource::Node, crate::news::of_agent(AgentEvent::RecordsLost));
             }
             // Not ours to count.
             RecordEvent::Foreign(_) => {}
@@ -106,15 +120,19 @@ impl Recorder {
 
     /// Says whether packets are recorded.
     pub fn set_state(&self, state: RecorderState) {
+        if let RecorderState::Failed(why) = &state {
+            let news = AgentEvent::NotRecording(why.clone());
+            self.events.record(EventSource::Node, crate::news::of_agent(news));
+        }
         *self.state.lock() = state;
     }
 
     /// The distinct records of late, the most recent first.
-    pub fn rows(&self, now: Time) -> Vec<RecordRow> {
+    pub fn rows(&self, now: Time, wall: WallTime) -> Vec<RecordRow> {
         let recent = self.recent.lock();
         let rows = recent.rows();
         rows.into_iter()
-            .map(|(record, name, row)| show(now, record, name, row))
+            .map(|(record, name, row)| show((now, wall), record, name, row))
             .collect()
     }
 
@@ -130,6 +148,8 @@ impl Recorder {
             audited: self.audited.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             overruns: self.overruns.load(Ordering::Relaxed),
+            left_out: self.events.left_out(),
+            ..RecordsSummary::default()
         }
     }
 
@@ -156,16 +176,20 @@ fn judged<'a>(plan: &'a Plan, record: &RecordedPacket) -> Option<&'a EndpointId>
     }
 }
 
-fn show(now: Time, record: &RecordedPacket, name: Option<&Name>, row: &PacketGroup) -> RecordRow {
+fn show((now, wall): (Time, WallTime), record: &RecordedPacket, name: Option<&Name>, row: &PacketGroup) -> RecordRow {
     let (port, icmp_type) = match record.detail {
         PacketDetail::Port(port) => (Some(port), None),
         PacketDetail::Icmp { kind, .. } => (None, Some(kind)),
         PacketDetail::Unknown => (None, None),
     };
+    let seen = row.seen();
     RecordRow {
-        last_seen_ms_ago: ago(now, row.last),
-        first_seen_ms_ago: ago(now, row.first),
-        count: row.count,
+        kind: "flow".into(),
+        last_seen: seen.last_text(now, wall),
+        first_seen: seen.first_text(now, wall),
+        last_seen_ms_ago: seen.last_ago(now),
+        first_seen_ms_ago: seen.first_ago(now),
+        count: seen.count,
         direction: record.direction.as_str().into(),
         verdict: match record.verdict {
             RecordedVerdict::Audited => "audited",
@@ -184,13 +208,8 @@ fn show(now: Time, record: &RecordedPacket, name: Option<&Name>, row: &PacketGro
     }
 }
 
-/// In milliseconds.
-fn ago(now: Time, then: Time) -> u64 {
-    u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
-}
-
 /// IANA "Assigned Internet Protocol Numbers"; those without a name here by their number.
-fn protocol(number: u8) -> String {
+pub(crate) fn protocol(number: u8) -> String {
     match number {
         1 => "ICMP",
         6 => "TCP",
@@ -223,6 +242,10 @@ mod tests {
     use super::*;
 
     const POD: [u8; 4] = [10, 0, 0, 2];
+
+    fn recorder(metrics: Arc<Metrics>) -> Recorder {
+        Recorder::new(metrics, Arc::new(EventLog::new(events::RingLimits::default())))
+    }
 
     /// A plan with one governed address, [`POD`].
     fn plan() -> Plan {
@@ -271,15 +294,18 @@ mod tests {
 
     #[test]
     fn a_record_is_shown_with_pod_name_and_policy() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let recorder = recorder(Arc::new(Metrics::new()));
         let destination = IpAddr::from([192, 0, 2, 1]);
         let name = Name::parse("api.example").unwrap();
         recorder.answer_log().saw(&governed(), &name, [destination]);
         let records = [record(RecordedVerdict::Audited, POD, 6, PacketDetail::Port(443)); 2];
         recorder.hear(Time::from_millis(1_000), RecordEvent::Records(&records), &plan(), named);
         assert_eq!(
-            recorder.rows(Time::from_millis(3_500)),
+            recorder.rows(Time::from_millis(3_500), WallTime::from_millis(1_796_040_000_000)),
             [RecordRow {
+                kind: "flow".into(),
+                last_seen: "2026-11-30T11:59:57.500Z".into(),
+                first_seen: "2026-11-30T11:59:57.500Z".into(),
                 last_seen_ms_ago: 2_500,
                 first_seen_ms_ago: 2_500,
                 count: 2,
@@ -300,7 +326,7 @@ mod tests {
 
     #[test]
     fn at_ingress_the_receiver_is_the_pod_and_no_name_is_its_peers() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let recorder = recorder(Arc::new(Metrics::new()));
         let receiver = IpAddr::from([192, 0, 2, 1]);
         let mut plan = plan();
         plan.local = [Endpoint {
@@ -320,7 +346,7 @@ mod tests {
         };
         let hear = |plan: &Plan| {
             recorder.hear(Time::from_millis(0), RecordEvent::Records(&[at_ingress]), plan, named);
-            let rows = recorder.rows(Time::from_millis(0));
+            let rows = recorder.rows(Time::from_millis(0), WallTime::default());
             let row = rows.first().unwrap();
             (row.direction.clone(), row.pod.clone(), row.name.clone(), row.source)
         };
@@ -332,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_is_no_pod_has_an_address_and_no_name() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let recorder = recorder(Arc::new(Metrics::new()));
         let ping = PacketDetail::Icmp { kind: 8, code: 0 };
         let records = [
             record(RecordedVerdict::Refused, [10, 0, 0, 9], 1, ping),
@@ -344,7 +370,7 @@ mod tests {
             &plan(),
             |_, _, _| None,
         );
-        let rows = recorder.rows(Time::from_millis(0));
+        let rows = recorder.rows(Time::from_millis(0), WallTime::default());
         let told: Vec<_> = rows
             .iter()
             .map(|row| (row.pod.as_deref(), row.protocol.as_str(), row.port, row.icmp_type))
@@ -356,7 +382,7 @@ mod tests {
     #[test]
     fn packets_and_losses_are_counted() {
         let metrics = Arc::new(Metrics::new());
-        let recorder = Recorder::new(Arc::clone(&metrics));
+        let recorder = recorder(Arc::clone(&metrics));
         let records = [
             record(RecordedVerdict::Audited, POD, 6, PacketDetail::Port(443)),
             record(RecordedVerdict::Refused, POD, 6, PacketDetail::Port(25)),
@@ -382,7 +408,7 @@ mod tests {
 
     #[test]
     fn whether_packets_are_recorded_is_told() {
-        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let recorder = recorder(Arc::new(Metrics::new()));
         let told = |recorder: &Recorder| (recorder.summary().on, recorder.summary().failure);
         assert_eq!(told(&recorder), (false, None));
         recorder.set_state(RecorderState::On);

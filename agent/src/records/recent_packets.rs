@@ -11,6 +11,7 @@ use policy::EndpointId;
 
 use super::Attribution;
 use super::fair_lru::{FairLru, FairLruLimits};
+use super::seen::Seen;
 
 /// Some 400 bytes each: below 2 MiB. A workload that scans ports drives out its own.
 const LIMITS: FairLruLimits = FairLruLimits {
@@ -35,13 +36,15 @@ pub struct PacketGroup {
     pub endpoint: Option<EndpointId>,
     /// The policy and rule that decided; `None` where they are not known.
     pub attribution: Option<Attribution>,
-    /// How many packets.
-    pub count: u64,
-    /// When the first came.
-    pub first: Time,
-    /// When the last came.
-    pub last: Time,
+    seen: Seen,
     attributed: Time,
+}
+
+impl PacketGroup {
+    /// How often and when.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen
+    }
 }
 
 impl Default for RecentPackets {
@@ -54,7 +57,7 @@ impl Default for RecentPackets {
 
 impl RecentPackets {
     /// Takes one record in. `attribute` is asked for a new row, and again about once a second while
-    /// it recurs.
+    /// it recurs. Returns what decided.
     pub fn note(
         &mut self,
         now: Time,
@@ -62,28 +65,28 @@ impl RecentPackets {
         endpoint: Option<&EndpointId>,
         name: Option<Name>,
         attribute: impl FnOnce(&RecordedPacket, Option<&Name>) -> Option<Attribution>,
-    ) {
+    ) -> Option<Attribution> {
         let key = (record, name);
         match self.rows.get_mut(&record.source, &key) {
             // An address that went over to another Pod begins another row.
             Some(row) if row.endpoint.as_ref() == endpoint => {
-                row.count += 1;
-                row.last = now;
+                row.seen = row.seen.again(now);
                 if now.since(row.attributed) >= ATTRIBUTION_AGE {
                     row.attribution = attribute(&record, key.1.as_ref());
                     row.attributed = now;
                 }
+                row.attribution.clone()
             }
             _ => {
+                let attribution = attribute(&record, key.1.as_ref());
                 let row = PacketGroup {
                     endpoint: endpoint.cloned(),
-                    attribution: attribute(&record, key.1.as_ref()),
-                    count: 1,
-                    first: now,
-                    last: now,
+                    attribution: attribution.clone(),
+                    seen: Seen::once(now),
                     attributed: now,
                 };
                 self.rows.put(&record.source, key, row);
+                attribution
             }
         }
     }
@@ -95,7 +98,10 @@ impl RecentPackets {
             .iter()
             .map(|(_, (record, name), row)| (record, name.as_ref(), row))
             .collect();
-        rows.sort_by(|a, b| b.2.last.cmp(&a.2.last).then_with(|| (a.0, a.1).cmp(&(b.0, b.1))));
+        rows.sort_by(|a, b| {
+            let latest_first = b.2.seen.last().cmp(&a.2.seen.last());
+            latest_first.then_with(|| (a.0, a.1).cmp(&(b.0, b.1)))
+        });
         rows
     }
 }
@@ -156,7 +162,7 @@ mod tests {
         let rows: Vec<_> = recent
             .rows()
             .into_iter()
-            .map(|(record, name, row)| (record.detail, name, row.count, row.first, row.last))
+            .map(|(record, name, row)| (record.detail, name, row.seen.count, row.seen.first(), row.seen.last()))
             .collect();
         assert_eq!(
             rows,
@@ -178,7 +184,11 @@ mod tests {
                 attribution(policy)
             });
             let row = recent.rows()[0].2;
-            (asked, row.attribution.as_ref().map(|it| it.policy.clone()), row.count)
+            (
+                asked,
+                row.attribution.as_ref().map(|it| it.policy.clone()),
+                row.seen.count,
+            )
         };
         assert_eq!(note(0, "shop/old"), (true, Some("shop/old".into()), 1));
         assert_eq!(note(999, "shop/new"), (false, Some("shop/old".into()), 2));
@@ -193,7 +203,10 @@ mod tests {
         }
         let rows = recent.rows();
         assert_eq!(rows.len(), 1);
-        assert_eq!((rows[0].2.endpoint.as_ref(), rows[0].2.count), (Some(&pod("api")), 1));
+        assert_eq!(
+            (rows[0].2.endpoint.as_ref(), rows[0].2.seen.count),
+            (Some(&pod("api")), 1)
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 
 use api::WithheldRow;
-use clock::Time;
+use clock::{Time, WallTime};
 use dns_proxy::WithheldReason;
 use names::Name;
 use parking_lot::Mutex;
@@ -12,8 +12,8 @@ use policy::EndpointId;
 
 use crate::metrics::withheld_reason;
 
-use super::ago;
 use super::fair_lru::{FairLru, FairLruLimits};
+use super::seen::Seen;
 
 /// Some 700 bytes each: below 1 MiB. Who asks for names whose answers are bogus drives out its own.
 const LIMITS: FairLruLimits = FairLruLimits {
@@ -54,9 +54,7 @@ struct WithheldGroup {
     endpoint: Option<EndpointId>,
     /// Of the last.
     text: String,
-    count: u64,
-    first: Time,
-    last: Time,
+    seen: Seen,
 }
 
 impl Default for WithheldAnswers {
@@ -74,32 +72,30 @@ impl WithheldAnswers {
             why: answer.why,
         };
         let mut rows = self.0.lock();
-        let (mut count, mut first) = (1, now);
         // An address that went over to another Pod begins another row.
-        if let Some(row) = rows.get_mut(&answer.client, &key)
-            && row.endpoint.as_ref() == answer.endpoint
-        {
-            (count, first) = (row.count + 1, row.first);
-        }
+        let known = rows.get_mut(&answer.client, &key);
+        let known = known.filter(|row| row.endpoint.as_ref() == answer.endpoint);
+        let seen = known.map_or(Seen::once(now), |row| row.seen.again(now));
         let row = WithheldGroup {
             endpoint: answer.endpoint.cloned(),
             text: answer.text.into(),
-            count,
-            first,
-            last: now,
+            seen,
         };
         rows.put(&answer.client, key, row);
     }
 
     /// All of them, the most recent first.
-    pub fn rows(&self, now: Time) -> Vec<WithheldRow> {
+    pub fn rows(&self, now: Time, wall: WallTime) -> Vec<WithheldRow> {
         let rows = self.0.lock();
         let mut shown: Vec<_> = rows
             .iter()
             .map(|(client, key, row)| WithheldRow {
-                last_seen_ms_ago: ago(now, row.last),
-                first_seen_ms_ago: ago(now, row.first),
-                count: row.count,
+                kind: "answer".into(),
+                last_seen: row.seen.last_text(now, wall),
+                first_seen: row.seen.first_text(now, wall),
+                last_seen_ms_ago: row.seen.last_ago(now),
+                first_seen_ms_ago: row.seen.first_ago(now),
+                count: row.seen.count,
                 verdict: "withheld".into(),
                 pod: row.endpoint.as_ref().map(ToString::to_string),
                 source: *client,
@@ -153,12 +149,15 @@ mod tests {
             "a.example",
             WithheldReason::NotAdmitted(AdmissionErrorKind::Full),
         );
-        let rows = answers.rows(Time::from_millis(4_000));
+        let rows = answers.rows(Time::from_millis(4_000), WallTime::from_millis(1_796_040_000_000));
         let told: Vec<_> = rows.iter().map(|row| (row.reason.as_str(), row.count)).collect();
         assert_eq!(told, [("full", 1), ("off-chain", 2)]);
         assert_eq!(
             rows[1],
             WithheldRow {
+                kind: "answer".into(),
+                last_seen: "2026-11-30T11:59:58.000Z".into(),
+                first_seen: "2026-11-30T11:59:57.000Z".into(),
                 last_seen_ms_ago: 2_000,
                 first_seen_ms_ago: 3_000,
                 count: 2,
@@ -178,7 +177,7 @@ mod tests {
         let answers = WithheldAnswers::default();
         note(&answers, 1_000, &pod("web"), "a.example", OFF_CHAIN);
         note(&answers, 2_000, &pod("api"), "a.example", OFF_CHAIN);
-        let rows = answers.rows(Time::from_millis(2_000));
+        let rows = answers.rows(Time::from_millis(2_000), WallTime::default());
         let told: Vec<_> = rows.iter().map(|row| (row.pod.as_deref(), row.count)).collect();
         assert_eq!(told, [(Some("shop/api"), 1)]);
     }
@@ -189,7 +188,7 @@ mod tests {
         for number in 0..1_000 {
             note(&answers, number, &pod("web"), &format!("n{number}.example"), OFF_CHAIN);
         }
-        let rows = answers.rows(Time::from_millis(1_000));
+        let rows = answers.rows(Time::from_millis(1_000), WallTime::default());
         assert_eq!((rows.len(), rows[0].name.as_str()), (64, "n999.example"));
     }
 }

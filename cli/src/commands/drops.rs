@@ -1,22 +1,22 @@
 //! `namegate drops`: lists packets that were refused, packets that an audited policy would refuse,
-//! and answers that were withheld.
+//! lookups that were refused, and answers that were withheld.
 
 use std::path::PathBuf;
 
 use api::ApiClient;
 use api::ask;
-use api::{RecordRow, Records, RecordsSummary, WithheldRow};
+use api::{RecordRow, Records, RecordsSummary, RefusedLookupRow, WithheldRow};
 use serde::Serialize;
 use settings::DEFAULT_RUN_DIR;
 use thiserror::Error;
 
 use crate::VerbOutcome;
 
-use super::table::{table, whole_seconds};
+use super::table::{list, table, whole_seconds};
 use super::{OutputFormat, to_json};
 
-/// Shows which packets were refused of late, or would have been, with pod, name and policy; and
-/// which answers were withheld
+/// Shows which packets were refused of late, or would have been, with pod, name and policy; which
+/// lookups were refused, and which answers were withheld
 ///
 /// Packets that are alike are one line, the most recent first. It is a sample: of each pod the last
 /// 256 kinds of packets are remembered. VERDICT `audited` says that the packet passed, because the
@@ -63,11 +63,16 @@ pub(crate) enum NotRecorded {
 pub(crate) fn run(args: &Args) -> crate::Result {
     let mut records = ask(ApiClient::new(&args.run_dir).records())??;
     // Records from before a failure are shown.
-    if records.rows.is_empty() && records.withheld.is_empty() {
+    if records.rows.is_empty() && records.withheld.is_empty() && records.lookups.is_empty() {
         is_recorded(&records.summary)?;
     }
     records.rows.retain(|row| is_asked_for(row, args));
-    records.withheld.retain(|row| is_withheld_asked_for(row, args));
+    records
+        .withheld
+        .retain(|row| is_client_asked_for(row.pod.as_ref(), args));
+    records
+        .lookups
+        .retain(|row| is_client_asked_for(row.pod.as_ref(), args));
     let text = match args.output {
         OutputFormat::Json => to_json(&lines(&records))?,
         OutputFormat::Table => show(&records),
@@ -88,21 +93,25 @@ fn is_asked_for(row: &RecordRow, args: &Args) -> bool {
     (!args.audited || row.verdict == "audited") && args.pod.as_ref().is_none_or(|pod| row.pod.as_ref() == Some(pod))
 }
 
-fn is_withheld_asked_for(row: &WithheldRow, args: &Args) -> bool {
-    !args.audited && args.pod.as_ref().is_none_or(|pod| row.pod.as_ref() == Some(pod))
+/// No lookup is refused because of an audited policy.
+fn is_client_asked_for(client: Option<&String>, args: &Args) -> bool {
+    !args.audited && args.pod.as_ref().is_none_or(|pod| client == Some(pod))
 }
 
-/// A record of a packet or of an answer. VERDICT tells them apart.
+/// A record of a packet, a lookup or an answer. The field `type` tells them apart.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum DropLine<'a> {
     Packet(&'a RecordRow),
+    Lookup(&'a RefusedLookupRow),
     Answer(&'a WithheldRow),
 }
 
 fn lines(records: &Records) -> Vec<DropLine<'_>> {
     let packets = records.rows.iter().map(DropLine::Packet);
-    packets.chain(records.withheld.iter().map(DropLine::Answer)).collect()
+    let lookups = records.lookups.iter().map(DropLine::Lookup);
+    let answers = records.withheld.iter().map(DropLine::Answer);
+    packets.chain(lookups).chain(answers).collect()
 }
 
 fn show(records: &Records) -> String {
@@ -110,11 +119,31 @@ fn show(records: &Records) -> String {
         true => "No such packet was refused since the agent started.\n".into(),
         false => render(&records.rows),
     };
+    if !records.lookups.is_empty() {
+        text += "\nLookups that were refused:\n";
+        text += &render_lookups(&records.lookups);
+    }
     if !records.withheld.is_empty() {
         text += "\nAnswers that were withheld, so that lookups failed:\n";
         text += &render_withheld(&records.withheld);
     }
     text + &remarks(&records.summary)
+}
+
+fn render_lookups(rows: &[RefusedLookupRow]) -> String {
+    table(
+        ["LAST SEEN", "COUNT", "POD", "NAME", "POLICY", "WHY"],
+        rows.iter().map(|row| {
+            [
+                whole_seconds(row.last_seen_ms_ago),
+                row.count.to_string(),
+                row.pod.clone().unwrap_or_else(|| row.source.to_string()),
+                row.name.clone(),
+                list(&row.policies),
+                row.reason.strip_prefix("namegate: ").unwrap_or(&row.reason).to_owned(),
+            ]
+        }),
+    )
 }
 
 fn render_withheld(rows: &[WithheldRow]) -> String {
@@ -197,6 +226,22 @@ fn remarks(summary: &RecordsSummary) -> String {
             summary.overruns
         );
     }
+    let packets = [
+        ("refused", summary.refused, summary.refused_packets),
+        ("audited", summary.audited, summary.audited_packets),
+    ];
+    for (verdict, recorded, counted) in packets {
+        // Records may be a moment ahead of the counters, and are counted anew by a new agent.
+        if let Some(counted) = counted.filter(|counted| *counted > recorded) {
+            text += &format!("\n{recorded} of {counted} {verdict} packets are recorded: counts are a sample.\n");
+        }
+    }
+    if summary.left_out > 0 {
+        text += &format!(
+            "\n{} lookups are not recorded, because their pods had too many at once.\n",
+            summary.left_out
+        );
+    }
     text
 }
 
@@ -222,11 +267,22 @@ mod tests {
 
     fn verdicts(line: &[&str]) -> Vec<String> {
         let args = Command::try_parse_from([&["drops"], line].concat()).unwrap().args;
-        let Records { rows, withheld, .. } = examples::records();
+        let Records {
+            rows,
+            withheld,
+            lookups,
+            ..
+        } = examples::records();
         let packets = rows.into_iter().filter(|row| is_asked_for(row, &args));
-        let answers = withheld.into_iter().filter(|row| is_withheld_asked_for(row, &args));
+        let lookups = lookups
+            .into_iter()
+            .filter(|row| is_client_asked_for(row.pod.as_ref(), &args));
+        let answers = withheld
+            .into_iter()
+            .filter(|row| is_client_asked_for(row.pod.as_ref(), &args));
         packets
             .map(|row| row.verdict)
+            .chain(lookups.map(|row| row.verdict))
             .chain(answers.map(|row| row.verdict))
             .collect()
     }
@@ -241,20 +297,21 @@ mod tests {
         insta::assert_snapshot!(show(&examples::records()));
         let mut records = examples::records();
         records.rows.clear();
+        records.lookups.clear();
         insta::assert_snapshot!("only_answers_were_withheld", show(&records));
         let json = serde_json::to_value(lines(&examples::records())).unwrap();
         let verdicts: Vec<_> = json.as_array().unwrap().iter().map(|row| &row["verdict"]).collect();
-        assert_eq!(verdicts, ["refused", "audited", "refused", "withheld"]);
+        assert_eq!(verdicts, ["refused", "audited", "refused", "refused", "withheld"]);
+        let kinds: Vec<_> = json.as_array().unwrap().iter().map(|row| &row["type"]).collect();
+        assert_eq!(kinds, ["flow", "flow", "flow", "lookup", "answer"]);
     }
 
     #[test]
     fn only_what_is_asked_for_is_shown() {
-        assert_eq!(verdicts(&[]), ["refused", "audited", "refused", "withheld"]);
+        let all = ["refused", "audited", "refused", "refused", "withheld"];
+        assert_eq!(verdicts(&[]), all);
         assert_eq!(verdicts(&["--audited"]), ["audited"]);
-        assert_eq!(
-            verdicts(&["--pod", "shop/api"]),
-            ["refused", "audited", "refused", "withheld"]
-        );
+        assert_eq!(verdicts(&["--pod", "shop/api"]), all);
         assert_eq!(verdicts(&["--pod", "shop/web"]), [""; 0]);
         assert!(Command::try_parse_from(["drops", "--pod", "web"]).is_err());
     }
@@ -264,6 +321,13 @@ mod tests {
         let mut summary = examples::records().summary;
         assert_eq!(is_recorded(&summary), Ok(()));
         assert_eq!(remarks(&summary), "");
+        summary.refused_packets = Some(summary.refused + 1);
+        summary.left_out = 4;
+        let told = remarks(&summary);
+        assert!(
+            told.contains("3 of 4 refused packets") && told.contains("4 lookups are not"),
+            "{told}"
+        );
         summary.overruns = 2;
         assert!(remarks(&summary).contains("lost 2 times"));
         summary.on = false;

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod drops;
 pub(crate) mod explain;
 pub(crate) mod names;
+pub(crate) mod observe;
 pub(crate) mod status;
 
 mod reload;

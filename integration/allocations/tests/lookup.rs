@@ -19,6 +19,7 @@ use cluster::index::Cluster;
 use dns_proxy::bench_harness::LookupHarness;
 use dns_proxy::{CacheConfig, ServerConfig};
 use enforcer::Enforcer;
+use events::{EventLog, RingLimits};
 use fqdn_cache::Ledger;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
@@ -178,5 +179,6 @@ fn gate() -> NodeGate {
         terms,
         Arc::new(Metrics::new()),
         Some(Arc::new(AnswerLog::default())),
+        Arc::new(EventLog::new(RingLimits::default())),
     )
 }

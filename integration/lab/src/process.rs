@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use api::ApiClient;
 use api::ask;
-use api::{AgentStatus, NameRow, RecordRow};
+use api::{AgentStatus, NameRow, RecordRow, RefusedLookupRow};
 use netns::Namespace;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
@@ -104,6 +104,11 @@ impl Installation {
         self.directory.path().join(file)
     }
 
+    /// A client of the agent that runs.
+    pub fn api(&self) -> ApiClient {
+        ApiClient::new(&self.path("run"))
+    }
+
     /// Starts an agent. It is not ready yet.
     pub fn start<A: AsRef<OsStr>>(&self, flags: impl IntoIterator<Item = A>) -> io::Result<AgentProcess> {
         self.spawn(self.node.command(&self.binary), flags)
@@ -188,9 +193,18 @@ impl Installation {
         self.ask("names")
     }
 
-    /// `namegate drops`, as data.
+    /// The packets of `namegate drops`, as data.
     pub fn drops(&self) -> io::Result<Vec<RecordRow>> {
-        self.ask("drops")
+        let mut rows: Vec<serde_json::Value> = self.ask("drops")?;
+        rows.retain(|row| row["type"] == "flow");
+        Ok(serde_json::from_value(rows.into())?)
+    }
+
+    /// The lookups of `namegate drops` that were refused, as data.
+    pub fn refused_lookups(&self) -> io::Result<Vec<RefusedLookupRow>> {
+        let mut rows: Vec<serde_json::Value> = self.ask("drops")?;
+        rows.retain(|row| row["type"] == "lookup");
+        Ok(serde_json::from_value(rows.into())?)
     }
 
     /// `namegate status`, as data.

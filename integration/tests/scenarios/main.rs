@@ -20,6 +20,7 @@ mod lifecycle;
 mod log;
 mod lookups;
 mod networks;
+mod observe;
 mod peers;
 mod policies;
 mod quiet;

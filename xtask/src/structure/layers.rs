@@ -16,14 +16,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dns-proxy", &["names", "clock"]),
     ("l7-proxy", &["names", "clock"]),
     ("enforcer", &["policy", "names", "clock"]),
+    ("events", &["policy", "names", "clock"]),
     ("supervisor", &["dns-proxy"]),
     ("cluster", &["policy", "names", "clock", "api", "state-dir"]),
     ("settings", &["enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "state-dir"]),
     ("doctor", &["settings", "enforcer", "policy", "api"]),
     ("planner", &["settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api"]),
-    ("agent", &["planner", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "l7-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
-    ("sandbox", &["agent", "planner", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
-    ("cli", &["sandbox", "agent", "planner", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
+    ("agent", &["planner", "events", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "l7-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
+    ("sandbox", &["agent", "planner", "events", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
+    ("cli", &["sandbox", "agent", "planner", "events", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
 ];
 
 /// Crates that nothing of the product is built from. They may depend on everything.

@@ -1,0 +1,422 @@
+//! `namegate observe`: shows what happens on this node, as it happens.
+
+use std::fmt::Write as _;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::{ApiClient, EventEndRow, EventQuery, EventRow, ask};
+use clap::ValueEnum;
+use serde_json::to_string;
+use settings::DEFAULT_RUN_DIR;
+use thiserror::Error;
+
+use crate::VerbOutcome;
+
+use super::table::{list, printable, table};
+
+/// How many events are shown where nothing is said of that, as of hubble.
+const LAST: usize = 20;
+
+/// Shows lookups, flows and news of policies: what was let through, refused, audited, or failed,
+/// and which policies decided
+///
+/// Without -f, what the agent remembers: of each pod the last 1,024 events. Lookups that are
+/// allowed are recorded only while somebody follows with -f. Where events were lost, a line says
+/// how many.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Lists may be separated by commas, or flags repeated; one of a list is enough, and all flags must match.
+The fields of -o json are in docs/observe.md.
+
+Examples:
+  namegate observe -f
+  namegate observe --since 5m --pod shop/web --verdict refused
+  namegate observe -f --type lookup --to-fqdn '**.example.com'
+  namegate observe --last 1000 -o json | jq -r 'select(.verdict==\"refused\") | .lookup.name // empty' | sort | uniq -c")]
+pub(crate) struct Args {
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what is not older than this
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+    /// Of what is remembered, only the last so many [default: 20, without --since and -f]
+    #[arg(short = 'n', long, value_name = "N")]
+    last: Option<usize>,
+    /// A pod at either end
+    #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',')]
+    pod: Vec<String>,
+    /// The namespace of a pod at either end
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
+    namespace: Vec<String>,
+    /// The name that was asked for, or that led to the destination; with stars a pattern
+    #[arg(long, value_name = "NAME|PATTERN", value_delimiter = ',')]
+    to_fqdn: Vec<String>,
+    /// The destination's address, or one of the answer
+    #[arg(long, value_name = "IP|CIDR", value_delimiter = ',')]
+    to_ip: Vec<String>,
+    /// The port at either end
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    port: Vec<u16>,
+    /// What was decided
+    #[arg(long, value_enum, value_delimiter = ',')]
+    verdict: Vec<VerdictFilter>,
+    /// Which kind of event
+    #[arg(short = 't', long = "type", value_enum, value_delimiter = ',')]
+    kind: Vec<KindFilter>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "compact")]
+    output: EventFormat,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+/// The values of `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EventFormat {
+    /// One line for each, for people.
+    Compact,
+    /// One JSON object a line, for programs.
+    Json,
+    /// A table; not with -f.
+    Table,
+}
+
+/// The values of `--verdict`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum VerdictFilter {
+    /// Let through.
+    Allowed,
+    /// Refused by policies.
+    Refused,
+    /// Let through, and would have been refused if the policy were enforced.
+    Audited,
+    /// Allowed, and failed.
+    Failed,
+    /// News.
+    Noted,
+}
+
+/// The values of `--type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KindFilter {
+    /// DNS lookups.
+    Lookup,
+    /// Connections, and packets of none.
+    Flow,
+    /// Requests inside connections.
+    Request,
+    /// News of policies.
+    Policy,
+    /// News of the agent.
+    Agent,
+}
+
+/// A table needs an end.
+#[derive(Debug, Error)]
+#[error("-o table cannot follow; use -o compact or -o json with -f")]
+pub(crate) struct EndlessTable;
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> crate::Result {
+    if args.follow && args.output == EventFormat::Table {
+        return Err(EndlessTable.into());
+    }
+    let client = ApiClient::new(&args.run_dir);
+    let mut rows = Vec::new();
+    let mut printed: io::Result<()> = Ok(());
+    let see = |row: EventRow| {
+        let line = match args.output {
+            EventFormat::Table => {
+                rows.push(row);
+                return ControlFlow::Continue(());
+            }
+            EventFormat::Compact => compact(&row) + "\n",
+            EventFormat::Json => match to_string(&row) {
+                Ok(text) => text + "\n",
+                Err(error) => {
+                    printed = Err(error.into());
+                    return ControlFlow::Break(());
+                }
+            },
+        };
+        match crate::print_some(&line) {
+            Ok(crate::Reader::Listens) => ControlFlow::Continue(()),
+            Ok(crate::Reader::HasGone) => ControlFlow::Break(()),
+            Err(error) => {
+                printed = Err(error);
+                ControlFlow::Break(())
+            }
+        }
+    };
+    ask(client.events(&query(args), see))??;
+    printed?;
+    if args.output == EventFormat::Table {
+        crate::print(&tabular(&rows))?;
+    }
+    Ok(VerbOutcome::Positive)
+}
+
+fn query(args: &Args) -> EventQuery {
+    let ports: Vec<String> = args.port.iter().map(ToString::to_string).collect();
+    EventQuery {
+        pod: args.pod.join(","),
+        namespace: args.namespace.join(","),
+        to_fqdn: args.to_fqdn.join(","),
+        to_ip: args.to_ip.join(","),
+        port: ports.join(","),
+        verdict: words(&args.verdict),
+        kind: words(&args.kind),
+        since_ms: args
+            .since
+            .map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        last: args.last.or((args.since.is_none() && !args.follow).then_some(LAST)),
+        follow: args.follow,
+    }
+}
+
+fn words<T: ValueEnum>(values: &[T]) -> String {
+    let words: Vec<String> = values
+        .iter()
+        .filter_map(|value| value.to_possible_value())
+        .map(|value| value.get_name().to_owned())
+        .collect();
+    words.join(",")
+}
+
+/// An event in a line: when, who, what, and what became of it.
+fn compact(row: &EventRow) -> String {
+    let mut line = format!("{} {:<7}", row.time, row.kind);
+    if let Some(source) = &row.source {
+        let _ = write!(line, " {}", end(source));
+    }
+    if let Some(lookup) = &row.lookup {
+        let _ = write!(line, " ? {}", lookup.name);
+        if !lookup.addresses.is_empty() {
+            let _ = write!(line, " = {}", list(&lookup.addresses));
+        }
+    }
+    if let Some(destination) = &row.destination {
+        let _ = write!(line, " -> {}", end(destination));
+    }
+    if let Some(protocol) = protocol(row) {
+        let _ = write!(line, " {protocol}");
+    }
+    if let Some(request) = &row.request {
+        let method = request.method.as_deref().unwrap_or("TLS");
+        let _ = write!(
+            line,
+            " {method} {}{}",
+            request.host,
+            request.path.as_deref().unwrap_or_default()
+        );
+    }
+    if row.verdict != "noted" {
+        let _ = write!(line, " {}", row.verdict.to_uppercase());
+    }
+    if let Some(decided) = decided(row) {
+        let _ = write!(line, " by {decided}");
+    }
+    if let Some(reason) = &row.reason {
+        let colon = if row.verdict == "noted" { "" } else { ":" };
+        let _ = write!(line, "{colon} {}", reason.strip_prefix("namegate: ").unwrap_or(reason));
+    }
+    printable(line)
+}
+
+/// The policies that decided, with the rule; `None` for news, whose text names the policy.
+fn decided(row: &EventRow) -> Option<String> {
+    if row.policies.is_empty() || row.kind == "policy" {
+        return None;
+    }
+    let mut text = list(&row.policies);
+    if let Some(direction) = row.direction.as_ref().filter(|_| row.kind != "lookup") {
+        text = format!("{direction} of {text}");
+    }
+    if let Some(rule) = &row.rule {
+        let _ = write!(text, " {rule}");
+    }
+    Some(text)
+}
+
+fn protocol(row: &EventRow) -> Option<String> {
+    let protocol = row.protocol.as_ref()?;
+    Some(match row.icmp_type {
+        Some(kind) => format!("{protocol} type {kind}"),
+        None => protocol.clone(),
+    })
+}
+
+/// `shop/web`, or the names and the address, with the port.
+fn end(end: &EventEndRow) -> String {
+    let port = end.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let address = end
+        .address
+        .map(|address| match address.is_ipv6() && end.port.is_some() {
+            true => format!("[{address}]"),
+            false => address.to_string(),
+        });
+    let address = address.unwrap_or_else(|| "?".into());
+    let pod = end.namespace.as_ref().zip(end.pod.as_ref());
+    match (pod, end.names.is_empty()) {
+        (Some((namespace, pod)), _) => format!("{namespace}/{pod} ({address}{port})"),
+        (None, false) => format!("{} ({address}{port})", list(&end.names)),
+        (None, true) => format!("{address}{port}"),
+    }
+}
+
+fn tabular(rows: &[EventRow]) -> String {
+    if rows.is_empty() {
+        return "No such event is remembered.\n".into();
+    }
+    table(
+        ["TIME", "TYPE", "VERDICT", "SOURCE", "DESTINATION", "POLICY", "WHY"],
+        rows.iter().map(|row| {
+            let asked = row.lookup.as_ref().map(|lookup| lookup.name.clone());
+            let destination = row.destination.as_ref().map(|destination| {
+                let protocol = protocol(row).map(|protocol| format!("/{protocol}"));
+                end(destination) + &protocol.unwrap_or_default()
+            });
+            let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+            [
+                row.time.clone(),
+                row.kind.clone(),
+                row.verdict.clone(),
+                or_dash(row.source.as_ref().map(end)),
+                or_dash(asked.or(destination)),
+                or_dash(decided(row)),
+                or_dash(row.reason.clone()),
+            ]
+        }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use api::LookupAnswerRow;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &[&str]) -> Args {
+        Command::try_parse_from([&["observe"], line].concat()).unwrap().args
+    }
+
+    fn rows() -> Vec<EventRow> {
+        let pod = EventEndRow {
+            namespace: Some("shop".into()),
+            pod: Some("web".into()),
+            address: Some([10, 0, 0, 2].into()),
+            ..EventEndRow::default()
+        };
+        let lookup = EventRow {
+            time: "2026-11-30T12:00:00.123Z".into(),
+            sequence: 7,
+            node: "node-1".into(),
+            kind: "lookup".into(),
+            verdict: "refused".into(),
+            direction: Some("egress".into()),
+            source: Some(pod.clone()),
+            lookup: Some(LookupAnswerRow {
+                name: "mail.example".into(),
+                ..LookupAnswerRow::default()
+            }),
+            policies: vec!["shop/web-egress".into()],
+            reason: Some("namegate: no toFQDNs selector of shop/web matches mail.example".into()),
+            ..EventRow::default()
+        };
+        let flow = EventRow {
+            sequence: 8,
+            kind: "flow".into(),
+            destination: Some(EventEndRow {
+                address: Some("2001:db8::1".parse().unwrap()),
+                port: Some(25),
+                names: vec!["mail.example".into()],
+                ..EventEndRow::default()
+            }),
+            protocol: Some("TCP".into()),
+            lookup: None,
+            rule: Some("spec.egressDeny[0]".into()),
+            reason: None,
+            ..lookup.clone()
+        };
+        let news = EventRow {
+            sequence: 9,
+            time: "2026-11-30T12:00:01.000Z".into(),
+            node: "node-1".into(),
+            kind: "policy".into(),
+            verdict: "noted".into(),
+            policies: vec!["shop/web-egress".into()],
+            reason: Some("shop/web-egress is in force for shop/web".into()),
+            ..EventRow::default()
+        };
+        let lost = EventRow {
+            kind: "agent".into(),
+            verdict: "failed".into(),
+            policies: Vec::new(),
+            reason: Some("5 events are not shown".into()),
+            lost: Some(5),
+            ..news.clone()
+        };
+        vec![lookup, flow, news, lost]
+    }
+
+    #[test]
+    fn an_event_is_a_line() {
+        let lines: Vec<String> = rows().iter().map(compact).collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn events_are_a_table() {
+        insta::assert_snapshot!(tabular(&rows()));
+    }
+
+    #[test]
+    fn an_event_is_an_object_without_fields_that_mean_nothing() {
+        let lines: Vec<String> = rows().iter().map(|row| to_string(row).unwrap()).collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn flags_become_the_query_that_the_agent_answers() {
+        assert_eq!(query(&args(&[])).last, Some(20), "as hubble");
+        assert_eq!(query(&args(&["-f"])).last, None);
+        assert_eq!(
+            query(&args(&[
+                "--since", "5m", "--pod", "shop/web", "--pod", "shop/db", "--port", "80,443"
+            ])),
+            EventQuery {
+                pod: "shop/web,shop/db".into(),
+                port: "80,443".into(),
+                since_ms: Some(300_000),
+                ..EventQuery::default()
+            }
+        );
+        assert_eq!(
+            query(&args(&["--verdict", "refused,audited", "-t", "lookup", "--last", "3"])),
+            EventQuery {
+                verdict: "refused,audited".into(),
+                kind: "lookup".into(),
+                last: Some(3),
+                ..EventQuery::default()
+            }
+        );
+        assert!(Command::try_parse_from(["observe", "--verdict", "dropped"]).is_err());
+    }
+
+    #[test]
+    fn a_table_that_would_never_end_is_refused() {
+        let error = run(&args(&["-f", "-o", "table"])).unwrap_err().to_string();
+        assert!(error.contains("-o compact"), "{error}");
+    }
+}

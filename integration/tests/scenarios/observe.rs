@@ -1,0 +1,215 @@
+//! What happens on the node, as `namegate observe` and `drops` show it.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::{EventQuery, EventRow, ask};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use lab::{RESOLVER, dns};
+use namegate_integration::{Scenario, ip};
+
+use super::plan;
+
+/// What `namegate observe -o json` shows with these flags.
+fn observed(scenario: &Scenario, flags: &[&str]) -> Vec<EventRow> {
+    let output = scenario
+        .installation()
+        .inspect("observe", &[&["-o", "json"], flags].concat())
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn wait_until_recorded(scenario: &Scenario) {
+    scenario.wait_until("packets are recorded", || {
+        scenario.installation().status().unwrap().records.on
+    });
+}
+
+#[test]
+fn a_refused_lookup_and_a_refused_connection_are_shown_with_policy_and_reason() {
+    let scenario = plan()
+        .allow(0, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1"])
+        .start();
+    wait_until_recorded(&scenario);
+    let reply = scenario.ask(0, "other.example", RecordType::A);
+    assert_eq!(reply.code(), ResponseCode::NXDomain);
+    assert!(scenario.connect(0, ip("198.51.100.2")).is_refused());
+    let flags = ["--pod", "shop/pod0", "--verdict", "refused"];
+    scenario.wait_until("both are observed", || observed(&scenario, &flags).len() == 2);
+
+    let rows = observed(&scenario, &flags);
+    let lookup = rows.iter().find(|row| row.kind == "lookup").unwrap();
+    assert_eq!(lookup.lookup.as_ref().unwrap().name, "other.example");
+    assert!(
+        lookup.reason.as_ref().unwrap().contains("no toFQDNs selector"),
+        "{lookup:?}"
+    );
+    let flow = rows.iter().find(|row| row.kind == "flow").unwrap();
+    let destination = flow.destination.as_ref().unwrap();
+    assert_eq!(
+        (destination.address, destination.port),
+        (Some(ip("198.51.100.2")), Some(443))
+    );
+    for row in [lookup, flow] {
+        assert_eq!(row.policies, ["shop/allow-pod0"], "{row:?}");
+        let source = row.source.as_ref().unwrap();
+        let pod = (source.namespace.as_deref(), source.pod.as_deref());
+        assert_eq!(pod, (Some("shop"), Some("pod0")));
+        assert!(source.labels.iter().any(|label| label.contains("pod0")), "{row:?}");
+        assert!(row.time.starts_with("20") && row.time.ends_with('Z'), "{row:?}");
+    }
+
+    // Filters run in the agent.
+    assert_eq!(
+        observed(&scenario, &["--to-fqdn", "*.example", "--type", "lookup"]).len(),
+        1
+    );
+    assert_eq!(observed(&scenario, &["--to-ip", "198.51.100.0/24"]).len(), 1);
+    assert_eq!(observed(&scenario, &["--port", "25"]), []);
+    assert_eq!(observed(&scenario, &["--pod", "shop/pod1"]), []);
+    let policies = observed(&scenario, &["--type", "policy", "--since", "1h"]);
+    let says = |row: &EventRow| {
+        row.reason
+            .as_ref()
+            .is_some_and(|why| why.contains("in force for shop/pod0"))
+    };
+    assert!(policies.iter().any(says), "{policies:?}");
+
+    let lookups = scenario.installation().refused_lookups().unwrap();
+    let told: Vec<_> = lookups.iter().map(|row| (row.name.as_str(), row.count)).collect();
+    assert_eq!(told, [("other.example", 1)]);
+}
+
+#[test]
+fn who_follows_sees_what_is_allowed_while_it_happens() {
+    let scenario = plan()
+        .allow(0, &["*.example"])
+        .records(&["a.example 60 A 198.51.100.1"])
+        .start();
+    scenario.learn(0, "a.example");
+    assert_eq!(
+        observed(&scenario, &["--type", "lookup"]),
+        [],
+        "nobody watched, so that nothing was recorded"
+    );
+    let client = scenario.installation().api();
+    let is_seen = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let follower = threads.spawn(|| {
+            let query = EventQuery {
+                kind: "lookup".into(),
+                follow: true,
+                ..EventQuery::default()
+            };
+            let mut first = None;
+            ask(client.events(&query, |row| {
+                is_seen.store(true, Ordering::Relaxed);
+                first = Some(row);
+                ControlFlow::Break(())
+            }))
+            .unwrap()
+            .unwrap();
+            first.unwrap()
+        });
+        scenario.wait_until("the follower has seen a lookup", || {
+            scenario.learn(0, "a.example");
+            is_seen.load(Ordering::Relaxed)
+        });
+        let row = follower.join().unwrap();
+        let lookup = row.lookup.as_ref().unwrap();
+        assert_eq!((row.verdict.as_str(), lookup.name.as_str()), ("allowed", "a.example"));
+        assert_eq!(lookup.addresses, [ip("198.51.100.1")]);
+    });
+}
+
+/// A pod that floods hides nothing of its neighbour: of ten lookups and ten connections that are
+/// refused all twenty are seen.
+#[test]
+fn a_pod_that_floods_hides_nothing_of_its_neighbours() {
+    let scenario = plan().allow(0, &["a.example"]).allow(1, &["a.example"]).start();
+    wait_until_recorded(&scenario);
+    let stop = AtomicBool::new(false);
+    let query = flood_query();
+    std::thread::scope(|threads| {
+        let flood = |to: SocketAddr, payload: Vec<u8>| {
+            let (scenario, stop) = (&scenario, &stop);
+            move || {
+                let inside = || {
+                    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                    let mut sent = 0u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        // What is refused is told by ICMP, as an error of the next call.
+                        let _ = socket.send_to(&payload, to);
+                        sent += 1;
+                    }
+                    sent
+                };
+                scenario.pod(0).namespace().run(inside).unwrap()
+            }
+        };
+        let packets = threads.spawn(flood("198.51.100.2:9".parse().unwrap(), vec![0; 16]));
+        let lookups = threads.spawn(flood(dns(RESOLVER), query));
+        let loud = ["--pod", "shop/pod0", "--last", "5000"];
+        scenario.wait_until("the flood is recorded", || {
+            let rows = observed(&scenario, &loud);
+            ["lookup", "flow"]
+                .iter()
+                .all(|kind| rows.iter().filter(|row| row.kind == *kind).count() > 100)
+        });
+
+        for number in 0..10 {
+            let name = format!("n{number}.other.example");
+            assert_eq!(scenario.ask(1, &name, RecordType::A).code(), ResponseCode::NXDomain);
+            let attempt = scenario.pod(1).connect(ip("198.51.100.2"), 1000 + number).unwrap();
+            assert!(!attempt.is_connected());
+        }
+        let quiet = ["--pod", "shop/pod1", "--verdict", "refused", "--last", "5000"];
+        let seen = || {
+            let rows = observed(&scenario, &quiet);
+            let names: std::collections::BTreeSet<String> = rows
+                .iter()
+                .filter_map(|row| row.lookup.as_ref().map(|lookup| lookup.name.clone()))
+                .collect();
+            let ports: std::collections::BTreeSet<u16> = rows
+                .iter()
+                .filter_map(|row| row.destination.as_ref().and_then(|end| end.port))
+                .collect();
+            (names.len(), ports.len())
+        };
+        scenario.wait_until("all twenty are observed", || seen() == (10, 10));
+        // And they stay, however long the flood goes on.
+        let loudest = || observed(&scenario, &loud).last().map(|row| row.sequence);
+        let then = loudest().unwrap();
+        scenario.wait_until("the flood goes on", || loudest().is_some_and(|now| now > then + 200));
+        assert_eq!(seen(), (10, 10));
+        stop.store(true, Ordering::Relaxed);
+        let (packets, lookups) = (packets.join().unwrap(), lookups.join().unwrap());
+        eprintln!("flooded with {packets} packets and {lookups} lookups");
+    });
+
+    let lost: u64 = observed(&scenario, &["--last", "5000"])
+        .iter()
+        .filter_map(|row| row.lost)
+        .sum();
+    assert!(lost > 0, "what the flood lost is said");
+    let of_quiet = |pod: &Option<String>| pod.as_deref() == Some("shop/pod1");
+    let drops = scenario.installation().drops().unwrap();
+    let ports = drops.iter().filter(|row| of_quiet(&row.pod)).filter_map(|row| row.port);
+    assert_eq!(ports.collect::<std::collections::BTreeSet<_>>().len(), 10);
+    let lookups = scenario.installation().refused_lookups().unwrap();
+    assert_eq!(lookups.iter().filter(|row| of_quiet(&row.pod)).count(), 10);
+}
+
+/// A question for a name that nobody allows.
+fn flood_query() -> Vec<u8> {
+    let mut query = hickory_proto::op::Message::query();
+    let name = hickory_proto::rr::Name::from_ascii("flood.example.").unwrap();
+    query.add_query(hickory_proto::op::Query::query(name, RecordType::A));
+    query.metadata.recursion_desired = true;
+    query.to_vec().unwrap()
+}
