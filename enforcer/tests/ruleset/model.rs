@@ -114,7 +114,7 @@ fn prefix_matches(rule: &PrefixRule, desired: &DesiredState, address: IpAddr, po
     let in_zone = match rule.zone {
         Zone::Anywhere => true,
         Zone::World => !inside,
-        Zone::Cluster => inside,
+        Zone::Cluster | Zone::Mesh => inside,
         Zone::Host => host,
     };
     in_zone && rule.prefix.contains(&address) && rule.ports.contains(Tcp, port)
