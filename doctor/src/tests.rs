@@ -28,6 +28,7 @@ fn sound() -> NodeFacts {
             resolvers: vec!["10.53.0.53:53".parse().unwrap()],
             open_to_encrypted_dns: Vec::new(),
             open_providers: Vec::new(),
+            other_clusters: Vec::new(),
         }),
         interception: InterceptionMode::Dnat,
         table: "namegate".into(),
