@@ -20,6 +20,7 @@
 //! intervals, and what they leave open: [`Classifier::default_verdict`]
 //! ```
 
+mod connection;
 mod entry;
 mod evaluation;
 mod layout;
@@ -37,6 +38,7 @@ use crate::ports::{PortRange, PortSet, Protocol};
 use crate::program::{Peer, Rule, Tiers, Verdict};
 use crate::zone::AddressZone;
 
+pub use connection::{ConnectionPeer, ConnectionVerdict};
 pub use entry::{ClassifierEntries, ClassifierEntry, SetClass};
 use evaluation::{Precedence, RuleList};
 pub use layout::SetLayout;

@@ -153,6 +153,29 @@ impl Inventory {
         members
     }
 
+    /// As [`members`](Self::members), of one address: the ports that the rule means there. Empty
+    /// where no object with the address is selected.
+    pub fn ports_at(&self, rule: &Rule, address: IpAddr) -> PortSet {
+        let none = PortSet::Ranges(Vec::new());
+        let of_pods = |selects: &dyn Fn(&PodIdentity) -> Option<PortSet>| {
+            let ports = self.pods.at(address).filter_map(|pod| selects(pod.identity()));
+            ports.fold(none.clone(), |all, ports| all.union(&ports))
+        };
+        match &rule.peer {
+            Peer::Prefix(..) | Peer::Name(_) | Peer::PodsWithin(Zone::World | Zone::Host, _) => none,
+            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix) if !prefix.contains(&address) => none,
+            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, _) => of_pods(&|pod| Some(pod.named(&rule.named))),
+            Peer::Object(ObjectSelector::Pods(selector)) => of_pods(&|pod| {
+                let is_selected = selector.matches(&pod.labels);
+                is_selected.then(|| rule.ports.union(&pod.named(&rule.named)))
+            }),
+            Peer::Object(selector) if self.addresses(selector).contains(&address) => {
+                rule.ports.union(&of_pods(&|pod| Some(pod.named(&rule.named))))
+            }
+            Peer::Object(_) => none,
+        }
+    }
+
     /// The addresses of the objects that a selector selects.
     pub fn addresses(&self, selector: &ObjectSelector) -> BTreeSet<IpAddr> {
         match selector {

@@ -2,11 +2,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
+use names::Name;
 use proptest::prelude::*;
 
 use super::*;
 use crate::extensions::LeaseTerms;
-use crate::labels::{LabelSelector, Requirement};
+use crate::inventory::{Inventory, InventoryPod, PodIndex};
+use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::peer_selector::ObjectSelector;
 use crate::policy_id::{PolicyId, PolicyKind};
 use crate::program::Origin;
@@ -274,6 +276,32 @@ proptest! {
             let entries = target.entries(&alone);
             let unshared = alone.verdict(address(target.last), target.zone, entries.iter(), traffic);
             prop_assert!(verdict == expected || unshared != expected, "it refuses no more for want of ports");
+        }
+    }
+
+    /// Who looks into connections reads the same rules.
+    #[test]
+    fn a_connection_is_decided_as_its_tiers_do(tiers in tiers(), target in target(), port in prop::sample::select(vec![80_u16, 81, 443])) {
+        let classifier = Classifier::new(&tiers);
+        let names: Vec<Name> = target.names.iter().map(|n| Name::parse(&format!("n{n}.example")).unwrap()).collect();
+        let pods = target.objects.iter().map(|number| {
+            let labels = Labels::from([("app".to_owned(), format!("o{number}"))]);
+            InventoryPod::new(labels, [address(target.last)], Vec::new())
+        });
+        let inventory = Inventory { pods: PodIndex::from_iter(pods), ..Inventory::default() };
+        let peer = ConnectionPeer { address: address(target.last), zone: target.zone, port, names: &names };
+        let traffic = Some((Protocol::Tcp, port));
+        let expected = target.plainly(&tiers, traffic);
+        match classifier.connection(peer, &inventory) {
+            ConnectionVerdict::Allowed => prop_assert_eq!(expected, Verdict::Allow),
+            ConnectionVerdict::Denied => prop_assert_eq!(expected, Verdict::Deny),
+            ConnectionVerdict::Inspected(rules) => {
+                prop_assert_eq!(expected, Verdict::Inspect);
+                let meant = classifier.rules().iter().enumerate().filter(|(_, rule)| {
+                    rule.through.is_some() && target.is_meant_by(&rule.peer) && rule.ports.contains(Protocol::Tcp, port)
+                });
+                prop_assert_eq!(rules.to_vec(), meant.map(|(index, _)| index).collect::<Vec<_>>());
+            }
         }
     }
 

@@ -203,11 +203,11 @@ pub(super) fn matched_peer(rule: &Rule, inventory: &Inventory, peer: &KnownPeer)
             Matched::Prefix(*zone, *prefix)
         }
         (Peer::Object(selector), Some((address, _))) => {
-            let ports = inventory.members(rule).remove(&address)?;
+            let ports = Some(inventory.ports_at(rule, address)).filter(|ports| !ports.is_empty())?;
             return Some((Matched::Object(selector.clone()), ports));
         }
         (Peer::PodsWithin(..), Some((address, _))) => {
-            let ports = inventory.members(rule).remove(&address)?;
+            let ports = Some(inventory.ports_at(rule, address)).filter(|ports| !ports.is_empty())?;
             return Some((Matched::PortName, ports));
         }
         (_, None) => return None,

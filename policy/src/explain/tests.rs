@@ -269,5 +269,8 @@ fn a_rule_that_looks_into_connections_is_the_nearest_miss_as_long_as_nobody_does
         "CiliumNetworkPolicy n/p0, spec.egress[0]: lets through TLS to a.example; connections are not looked into yet"
     );
     let (_, _, miss) = told(&explained(&[rules], &to_name("a.example", 80)));
-    assert_eq!(miss, "");
+    assert_eq!(
+        miss,
+        "CiliumNetworkPolicy n/p0, spec.egress[0]: matches the destination, but only with 443/TCP"
+    );
 }

@@ -238,6 +238,13 @@ proptest! {
             for (rule, key) in rules.iter().zip(&keys) {
                 let anew: PeerMembers = inventory.members(rule).into_iter().collect();
                 prop_assert_eq!(membership.members(*key), Some(&anew));
+                // One address at a time it is the same.
+                let all = inventory.members(rule);
+                let of_pods = inventory.pods.iter().flat_map(|pod| pod.addresses());
+                for address in all.keys().chain(of_pods) {
+                    let known = all.get(address).cloned().unwrap_or(PortSet::Ranges(Vec::new()));
+                    prop_assert_eq!(inventory.ports_at(rule, *address), known, "{}", address);
+                }
             }
         }
     }

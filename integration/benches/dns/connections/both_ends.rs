@@ -138,6 +138,7 @@ fn desired(pods: &[IpAddr], receivers: Receivers) -> DesiredState {
         servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
+        handover: None,
         records: None,
         capacity: NonZeroU32::new(131_072).unwrap(),
     }
