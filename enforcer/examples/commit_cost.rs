@@ -114,6 +114,7 @@ fn desired(id: ProgramId, program: &Arc<KernelProgram>) -> DesiredState {
         servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
+        handover: None,
         records: None,
         capacity: NonZeroU32::MIN.saturating_add(1_000_000),
     }

@@ -165,6 +165,7 @@ fn desired() -> DesiredState {
         servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
+        handover: None,
         records: Some(78),
         capacity: NonZeroU32::new(65_536).unwrap(),
     }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use policy::classifier::Classifier;
 use policy::{DenyResponse, Direction, PerDirection, Program, ProgramId, Tiers};
 
-use crate::layout::Element;
+use crate::layout::{Element, IpFamily};
 use crate::pod_links::PodLinks;
 
 /// Everything that decides the ruleset. Equal values give equal rulesets.
@@ -56,6 +56,8 @@ pub struct DesiredState {
     pub unknown: Vec<IpNet>,
     /// How a refused packet is answered.
     pub refusal: DenyResponse,
+    /// Where connections are handed to that are looked into. Without it they are refused.
+    pub handover: Option<Handover>,
     /// The NFLOG group for samples of refused and audited packets (see
     /// [`records`](crate::records)); without one they are only counted.
     pub records: Option<u16>,
@@ -103,6 +105,11 @@ impl KernelProgram {
             audited: program.audited.as_ref().map(KernelTiers::new),
             response: program.response,
         }
+    }
+
+    /// Whether some connections are looked into.
+    pub fn inspects(&self) -> bool {
+        self.enforced.classifier.inspects()
     }
 
     /// The enforced tiers, and the audited ones if there are any.
@@ -165,6 +172,33 @@ pub enum LocalHost {
     Always,
     /// Ingress programs decide about them as about others.
     Policy,
+}
+
+/// Where connections are handed to that are looked into, and how the connections are known that
+/// are made in their place. All numbers are the node's: nobody else must use them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handover {
+    /// The listeners, on addresses of this node; of each family the first counts. Connections of a
+    /// family without one are refused.
+    pub listeners: Vec<SocketAddr>,
+    /// The mark, one bit or more, of the packets that are sent in a client's place.
+    pub mark: NonZeroU32,
+    /// The mark that the answers to these get, so that they are delivered here and not to the
+    /// client, whose address they bear.
+    pub reply_mark: NonZeroU32,
+    /// The routing table that delivers them.
+    pub routing_table: u32,
+    /// The conntrack zone of these connections. Without one they would be taken for the client's
+    /// own, from which they differ in nothing.
+    pub zone: u16,
+}
+
+impl Handover {
+    /// The listener of a family.
+    pub fn listener(&self, family: IpFamily) -> Option<SocketAddr> {
+        let mut listeners = self.listeners.iter().copied();
+        listeners.find(|listener| IpFamily::of(listener.ip()) == family)
+    }
 }
 
 /// What happens to lookups while no agent is alive.

@@ -38,7 +38,7 @@ pub mod ruleset;
 pub mod writer;
 
 pub use desired::{
-    DesiredState, ElementSet, FailMode, Interception, KernelProgram, KernelTiers, LocalHost, ResolverBinding,
+    DesiredState, ElementSet, FailMode, Handover, Interception, KernelProgram, KernelTiers, LocalHost, ResolverBinding,
 };
 pub use layout::{Element, ElementKey, ElementTemplate, SetId};
 pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};

@@ -14,7 +14,8 @@
 //! is [unattributed](FlowVerdict::Unattributed).
 //!
 //! # What is left alone
-//! Intercepted lookups, which the proxy judges one by one; flows that protocol helpers expected,
+//! Intercepted lookups, which the proxy judges one by one; connections that were handed over to be
+//! looked into, and those that are made in their place; flows that protocol helpers expected,
 //! which passed because of another flow; and what ingress programs are not asked about, which is
 //! this node's own traffic unless settings say otherwise.
 
@@ -50,6 +51,8 @@ pub struct Flow {
     pub icmp_type: Option<u8>,
     /// Whether it passed because of another flow.
     pub is_expected: bool,
+    /// The conntrack zone of its original direction.
+    pub zone: u16,
 }
 
 /// What becomes of a flow.
@@ -89,6 +92,7 @@ impl Flow {
             protocol: entry.protocol,
             icmp_type: entry.icmp_type,
             is_expected: entry.is_expected,
+            zone: entry.zone,
         }
     }
 
@@ -124,7 +128,7 @@ impl<'a> FlowJudge<'a> {
 
     /// What becomes of a flow. Both ends decide, as in the rules: a denial of either counts.
     pub fn verdict(&self, flow: &Flow) -> FlowVerdict {
-        if flow.is_expected || self.is_lookup(flow) {
+        if flow.is_expected || self.is_lookup(flow) || self.is_handed_over(flow) {
             return FlowVerdict::Allowed;
         }
         let (source, destination) = (flow.source.ip(), flow.destination.ip());
@@ -155,6 +159,16 @@ impl<'a> FlowJudge<'a> {
             && (self.resolvers.contains(&flow.asked)
                 || self.listeners.contains(&flow.destination)
                 || self.desired.listening.iter().any(is_listening))
+    }
+
+    /// A connection that was handed over, or one that is made in its place: who looks into it
+    /// judges it again.
+    fn is_handed_over(&self, flow: &Flow) -> bool {
+        let Some(handover) = &self.desired.handover else {
+            return false;
+        };
+        let is_tcp = flow.protocol == Protocol::Tcp.number();
+        is_tcp && (flow.zone == handover.zone || handover.listeners.contains(&flow.destination))
     }
 
     fn of_direction(&self, direction: Direction, judged: IpAddr, peer: IpAddr, flow: &Flow) -> FlowVerdict {

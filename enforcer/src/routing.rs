@@ -18,6 +18,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
@@ -29,7 +30,7 @@ use rtnetlink::{Rtnetlink, RtnetlinkOutcome};
 use tracing::warn;
 pub(crate) use watch::RoutingWatch;
 
-use crate::desired::Interception;
+use crate::desired::{Handover, Interception};
 use crate::layout::IpFamily;
 
 /// The proxy's own addresses in mode dnat, put on `lo`.
@@ -64,6 +65,19 @@ pub fn set_up(interception: &Interception) -> io::Result<()> {
             Err(error) if object.family == IpFamily::V6 && means_no_ipv6(&error) => {
                 warn!(%error, "IPv6 is off here; lookups over IPv6 are not intercepted");
             }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the rules and routes by which answers come to who looks into connections.
+pub fn set_up_handover(handover: &Handover) -> io::Result<()> {
+    let mut kernel = Rtnetlink::open()?;
+    for object in delivery(handover.reply_mark, handover.routing_table) {
+        match kernel.create(object.creation()) {
+            Ok(_) => {}
+            Err(error) if object.family == IpFamily::V6 && means_no_ipv6(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -152,19 +166,22 @@ fn routing_objects(interception: &Interception) -> Vec<RoutingObject> {
             .into(),
         Interception::Tproxy {
             mark, routing_table, ..
-        } => IpFamily::BOTH
-            .into_iter()
-            .flat_map(|family| {
-                // The guard stands before the rule that it guards against.
-                [
-                    RoutingObjectKind::Rule(guard_rule(family, mark.get())),
-                    RoutingObjectKind::Route(local_route(family, routing_table)),
-                    RoutingObjectKind::Rule(delivery_rule(family, mark.get(), routing_table)),
-                ]
-                .map(|kind| RoutingObject { family, kind })
-            })
-            .collect(),
+        } => delivery(mark, routing_table),
     }
+}
+
+/// Delivers packets with a mark here, whatever their destination.
+fn delivery(mark: NonZeroU32, routing_table: u32) -> Vec<RoutingObject> {
+    let of_families = IpFamily::BOTH.into_iter().flat_map(|family| {
+        // The guard stands before the rule that it guards against.
+        [
+            RoutingObjectKind::Rule(guard_rule(family, mark.get())),
+            RoutingObjectKind::Route(local_route(family, routing_table)),
+            RoutingObjectKind::Rule(delivery_rule(family, mark.get(), routing_table)),
+        ]
+        .map(|kind| RoutingObject { family, kind })
+    });
+    of_families.collect()
 }
 
 /// Rules that carry our protocol, and the routes of the tables that they name.

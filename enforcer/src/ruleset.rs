@@ -6,6 +6,9 @@
 //! prerouting   before-tracking: packets with a resolver's source do not come from pods (answers);
 //!              lookups are given their conntrack zone (interception)
 //! prerouting   intercept-dnat or intercept-tproxy: lookups of pods go to the proxy (interception)
+//! prerouting   handover: connections that are looked into go to who does (handover); answers to
+//!              what that sends in their place come to this node
+//! output       resumed: what is sent in a client's place, by the programs of both ends (handover)
 //! input        established; related, errors among them (related); neighbour discovery; lookups
 //!              that were intercepted, and those sent to the proxy itself; dispatch (base,
 //!              interception)
@@ -59,6 +62,7 @@ pub(crate) mod cut_chains;
 mod dispatch;
 mod document;
 mod expression;
+mod handover;
 mod interception;
 mod longest_path;
 pub(crate) mod program_chains;
@@ -74,7 +78,7 @@ pub(crate) mod table_sets;
 use std::collections::{BTreeMap, BTreeSet};
 
 use document::{ChainForm, NftDocument};
-pub use longest_path::{longest_path, longest_path_of_both_ends};
+pub use longest_path::{longest_handover_path, longest_path, longest_path_of_both_ends};
 use nftables::schema::Nftables;
 
 use crate::desired::DesiredState;
@@ -109,6 +113,7 @@ fn write_frame(document: &mut NftDocument<'_>, desired: &DesiredState) {
     base::chains(document, desired);
     spoofed_resolvers::chains(document, desired);
     interception::chain(document, desired);
+    handover::chains(document, desired);
 }
 
 /// The names of the frame's chains.
@@ -143,6 +148,7 @@ pub(crate) fn have_the_same_frame(a: &DesiredState, b: &DesiredState) -> bool {
     settings(a) == settings(b)
         && a.table == b.table
         && a.listening == b.listening
+        && a.handover == b.handover
         && spoofed_resolvers::ports(a) == spoofed_resolvers::ports(b)
         && dispatch::refuses_unknown(a) == dispatch::refuses_unknown(b)
 }

@@ -22,6 +22,7 @@ const ZONE: u16 = 18;
 /// `CTA_TUPLE_*`.
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
+const TUPLE_ZONE: u16 = 3;
 /// `CTA_IP_*`: the address of IPv4, and of IPv6.
 const SOURCE: [u16; 2] = [1, 3];
 const DESTINATION: [u16; 2] = [2, 4];
@@ -53,6 +54,8 @@ pub struct ConntrackEntry {
     pub left: Duration,
     /// Whether a protocol helper expected the flow, because of another one.
     pub is_expected: bool,
+    /// The zone of the original direction alone; 0 where it has none.
+    pub zone: u16,
     id: ConntrackEntryId,
 }
 
@@ -100,6 +103,10 @@ pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
             .and_then(|left| Some(Duration::from_secs(u32::from_be_bytes(field(left, 0)?).into())))
             .unwrap_or_default(),
         is_expected: message.attributes().find(MASTER).is_some(),
+        zone: Attributes(original)
+            .find(TUPLE_ZONE)
+            .and_then(|zone| Some(u16::from_be_bytes(field(zone, 0)?)))
+            .unwrap_or(0),
         id: ConntrackEntryId {
             family: *message.payload.first()?,
             original: original.to_vec(),

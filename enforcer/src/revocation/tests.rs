@@ -11,7 +11,7 @@ use policy::{
     Program, Rule, Tiers, Zone,
 };
 
-use crate::desired::{ElementSet, FailMode, Interception, KernelProgram, ResolverBinding};
+use crate::desired::{ElementSet, FailMode, Handover, Interception, KernelProgram, ResolverBinding};
 use crate::layout::elements;
 use crate::pod_links::PodLinks;
 
@@ -93,6 +93,7 @@ fn nothing() -> DesiredState {
         servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
+        handover: None,
         records: None,
         capacity: NonZeroU32::new(10).unwrap(),
     }
@@ -150,6 +151,7 @@ fn flow(protocol: Protocol, source: &str, destination: &str, port: u16) -> Flow 
         protocol: protocol.number(),
         icmp_type: (!has_ports).then(|| u8::try_from(port).unwrap()),
         is_expected: false,
+        zone: 0,
     }
 }
 
@@ -401,5 +403,35 @@ fn members_of_rules_that_programs_share_decide_too() {
         };
         assert_eq!(judged(&desired, &flow(Protocol::Tcp, POD, OTHER, 80)), at_member);
         assert_eq!(judged(&desired, &flow(Protocol::Tcp, POD, "10.0.0.3", 80)), elsewhere);
+    }
+}
+
+#[test]
+fn who_looks_into_connections_judges_them_and_what_began_before_is_cut() {
+    let through = Rule {
+        through: Some(Arc::default()),
+        ..rule(Action::Allow, prefix("203.0.113.1/32"), tcp(80))
+    };
+    let mut desired = governed(nothing(), Direction::Egress, closed([through]), &[]);
+    let listener: SocketAddr = "169.254.53.53:15001".parse().unwrap();
+    let before = flow(Protocol::Tcp, POD, "203.0.113.1", 80);
+    let resumed = Flow { zone: 77, ..before };
+    let handed_over = Flow {
+        destination: listener,
+        ..before
+    };
+    for flow in [&before, &resumed, &handed_over] {
+        assert_eq!(judged(&desired, flow), DENIED_EGRESS, "nobody looks into connections");
+    }
+    desired.handover = Some(Handover {
+        listeners: vec![listener],
+        mark: NonZeroU32::new(1).unwrap(),
+        reply_mark: NonZeroU32::new(2).unwrap(),
+        routing_table: 1,
+        zone: 77,
+    });
+    assert_eq!(judged(&desired, &before), DENIED_EGRESS);
+    for flow in [&resumed, &handed_over] {
+        assert_eq!(judged(&desired, flow), FlowVerdict::Allowed);
     }
 }

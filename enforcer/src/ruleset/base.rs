@@ -20,7 +20,7 @@ use super::expression::{
     accept, any_of, conntrack, destination, goto, has_any, header, is, jump, number, prefix, protocol, protocol_value,
     word,
 };
-use super::{dispatch, interception, refusal, related, set_names, strangers};
+use super::{dispatch, handover, interception, refusal, related, set_names, strangers};
 
 const INPUT: &str = "input";
 const FORWARD: &str = "forward";
@@ -54,9 +54,11 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
         if chain == INPUT {
             interception::pass_intercepted(document, chain, desired);
             interception::pass_to_listeners(document, chain, desired);
+            handover::pass_handed_over(document, chain, desired);
         }
         if chain == OUTPUT {
             interception::pass_untracked_answers(document, chain);
+            handover::pass_resumed(document, chain, desired);
         } else {
             document.rule(chain, [jump(dispatch::CHAIN)]);
         }

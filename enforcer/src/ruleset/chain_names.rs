@@ -15,6 +15,16 @@ pub(crate) fn audit(direction: Direction, tiers: ProgramId, family: IpFamily) ->
     format!("{}{family}-{tiers}", beginnings(direction)[1])
 }
 
+/// The name of the first chain that finds the connections which a program hands over.
+pub(crate) fn handover(direction: Direction, id: ProgramId, family: IpFamily) -> String {
+    format!("{}{family}-{id}", beginnings(direction)[2])
+}
+
+/// The name of the first chain that judges the connections which are made in a client's place.
+pub(crate) fn resumed(direction: Direction, id: ProgramId, family: IpFamily) -> String {
+    format!("{}{family}-{id}", beginnings(direction)[3])
+}
+
 /// Whether a chain's name is that of a program's chain, of this version or another.
 pub(crate) fn is_of_program(name: &str) -> bool {
     let beginnings = Direction::BOTH.into_iter().flat_map(beginnings);
@@ -24,11 +34,12 @@ pub(crate) fn is_of_program(name: &str) -> bool {
     })
 }
 
-/// The beginnings of names: of programs, and of audited tiers.
-fn beginnings(direction: Direction) -> [&'static str; 2] {
+/// The beginnings of names: of programs, of audited tiers, of what is handed over, and of what is
+/// resumed.
+fn beginnings(direction: Direction) -> [&'static str; 4] {
     match direction {
-        Direction::Egress => ["ep", "au"],
-        Direction::Ingress => ["in", "ai"],
+        Direction::Egress => ["ep", "au", "ho", "re"],
+        Direction::Ingress => ["in", "ai", "hi", "ri"],
     }
 }
 

@@ -13,8 +13,8 @@ use crate::netlink::transaction::declared;
 use super::chains_in_use::ChainsInUse;
 use super::program_chains::ProgramChain;
 use super::{
-    ExistingObjects, base, chain_names, closed_chains, cut_chains, have_the_same_frame, interception, refusal,
-    table_sets,
+    ExistingObjects, base, chain_names, closed_chains, cut_chains, handover, have_the_same_frame, interception,
+    refusal, table_sets,
 };
 
 /// A preparing transaction that has so many commands and elements takes no more. Each transaction
@@ -50,7 +50,8 @@ impl RulesetChange {
         let frame_replaces = (!have_the_same_frame(before, after)).then(|| frame_of(before));
         let sets = learned_sets(after);
         let same_programs = before.programs == after.programs;
-        let (former, wanted) = match same_programs && before.dispatch == after.dispatch {
+        let same_dispatch = before.dispatch == after.dispatch && before.handover.is_some() == after.handover.is_some();
+        let (former, wanted) = match same_programs && same_dispatch {
             true => (ChainsInUse::default(), ChainsInUse::default()),
             false => (ChainsInUse::of(before), ChainsInUse::of(after)),
         };
@@ -102,7 +103,8 @@ impl RulesetChange {
             foreign.sets.remove(&*set);
         }
         let mut foundation = vec![TableCommand::AddTable];
-        foundation.extend(refusal::CHAINS.map(|chain| TableCommand::AddChain(chain.into())));
+        let called = refusal::CHAINS.into_iter().chain([handover::CHAIN]);
+        foundation.extend(called.map(|chain| TableCommand::AddChain(chain.into())));
         // Declared even if they exist: that restores their limits.
         for (name, form) in table_sets::forms() {
             foreign.sets.remove(&*name);
@@ -118,7 +120,10 @@ impl RulesetChange {
         // rules, and such a packet would pass. Our own hooks, which no set refers to, are deleted
         // with the frame, so that nothing is intercepted twice.
         let mut frame = super::frame_chains(after);
-        let hooks = base::hooks().chain(closed_chains::hooks()).chain(interception::hooks());
+        let hooks = base::hooks()
+            .chain(closed_chains::hooks())
+            .chain(interception::hooks())
+            .chain(handover::hooks());
         frame.extend(hooks);
         let foreign_chains: Vec<Arc<str>> = foreign
             .chains

@@ -55,7 +55,8 @@ impl ClosedHook {
         match (self, direction) {
             (ClosedHook::Input, direction) => direction == Direction::Egress,
             (ClosedHook::Forward, _) => true,
-            (ClosedHook::Output, Direction::Egress) => false,
+            // What is sent in a client's place bears its address.
+            (ClosedHook::Output, Direction::Egress) => desired.handover.is_some(),
             (ClosedHook::Output, Direction::Ingress) => desired.local_host == LocalHost::Policy,
         }
     }

@@ -51,13 +51,18 @@ pub(super) fn refuses_unknown(desired: &DesiredState) -> bool {
 
 /// One lookup, which leads to the program of an end where it has one.
 fn to_program(direction: Direction, family: IpFamily) -> Statement<'static> {
+    to_chain_of(direction, family, &set_names::dispatch(direction, family))
+}
+
+/// One lookup of the end that a direction's programs govern, in a map to chains.
+pub(super) fn to_chain_of(direction: Direction, family: IpFamily, map: &str) -> Statement<'static> {
     let end = match direction {
         Direction::Egress => source(family),
         Direction::Ingress => destination(family),
     };
     Statement::VerdictMap(VerdictMap {
         key: end,
-        data: named_set(&set_names::dispatch(direction, family)),
+        data: named_set(map),
     })
 }
 

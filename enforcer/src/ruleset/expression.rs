@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nftables::expr::{CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem};
-use nftables::stmt::{JumpTarget, Match, Operator, Statement};
+use nftables::expr::{
+    BinaryOperation, CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem,
+};
+use nftables::stmt::{JumpTarget, Mangle, Match, Operator, Statement};
 use policy::Protocol;
 
 use crate::layout::IpFamily;
@@ -188,6 +190,15 @@ pub(super) fn jump(chain: &str) -> Statement<'static> {
 /// Goes on in a chain; its end is the end of this one.
 pub(super) fn goto(chain: &str) -> Statement<'static> {
     Statement::Goto(target(chain))
+}
+
+/// Sets the bits of a mark, and keeps all others.
+pub(super) fn set_mark(mark: u32) -> Statement<'static> {
+    let marked = BinaryOperation::OR(vec![meta(MetaKey::Mark), number(mark)]);
+    Statement::Mangle(Mangle {
+        key: meta(MetaKey::Mark),
+        value: Expression::BinaryOperation(Box::new(marked)),
+    })
 }
 
 /// A chain to go on in.

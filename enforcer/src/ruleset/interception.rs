@@ -57,7 +57,8 @@ use crate::routing::{LISTEN_V4, LISTEN_V6};
 use super::document::{ChainHook, NftDocument};
 use super::expression::{
     Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, header, ip, is, is_of, is_tcp_or_udp,
-    meta, named, named_set, number, original, port, port_value, protocol, protocol_value, return_, source, word,
+    meta, named, named_set, number, original, port, port_value, protocol, protocol_value, return_, set_mark, source,
+    word,
 };
 use super::spoofed_resolvers::{BEFORE_RAW, BEFORE_TRACKING};
 use super::{refusal, set_names, zones};
@@ -367,15 +368,6 @@ fn mapped(key: Expr, map: &str) -> Expr {
         key,
         data: named_set(map),
     })))
-}
-
-/// Sets the bits of our mark, and keeps all others.
-fn set_mark(mark: u32) -> Statement<'static> {
-    let marked = BinaryOperation::OR(vec![meta(MetaKey::Mark), number(mark)]);
-    Statement::Mangle(Mangle {
-        key: meta(MetaKey::Mark),
-        value: Expression::BinaryOperation(Box::new(marked)),
-    })
 }
 
 fn tproxy_chain(family: IpFamily) -> String {

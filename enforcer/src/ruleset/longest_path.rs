@@ -9,7 +9,8 @@ use crate::desired::{DesiredState, KernelProgram};
 use crate::layout::IpFamily;
 use crate::netlink::objects::{NftRule, NftVerdict, RuleLookup, RuleMatch};
 
-use super::{chain_names, program_chains};
+use super::chain_names;
+use super::program_chains::{self, ProgramChain};
 
 /// The most lookups that a packet costs in the chains of a program. They are as many in both
 /// directions.
@@ -18,15 +19,29 @@ pub fn longest_path(program: &KernelProgram) -> usize {
         let id = ProgramId(0);
         let audited = program.audited.iter();
         let audited = audited.flat_map(|audited| program_chains::audit_chains(direction, audited));
-        let chains: BTreeMap<Arc<str>, Vec<NftRule>> = program_chains::chains(direction, id, program)
+        let chains = program_chains::chains(direction, id, program)
             .into_iter()
-            .chain(audited)
-            .map(|chain| (chain.name, chain.rules))
-            .collect();
-        let of_family = |family| path(&chains, &chain_names::program(direction, id, family));
-        IpFamily::BOTH.into_iter().map(of_family).max().unwrap_or(0)
+            .chain(audited);
+        longest(chains, |family| chain_names::program(direction, id, family))
     };
     Direction::BOTH.into_iter().map(of_direction).max().unwrap_or(0)
+}
+
+/// The most lookups that the first packet of a connection costs in the chains that tell whether it
+/// is handed over, which come before those of [`longest_path`]. 0 where nothing is.
+pub fn longest_handover_path(program: &KernelProgram) -> usize {
+    if !program.inspects() {
+        return 0;
+    }
+    let (direction, id) = (Direction::Egress, ProgramId(0));
+    let chains = program_chains::handover_chains(direction, id, program).into_iter();
+    longest(chains, |family| chain_names::handover(direction, id, family))
+}
+
+fn longest(chains: impl Iterator<Item = ProgramChain>, first: impl Fn(IpFamily) -> String) -> usize {
+    let chains: BTreeMap<Arc<str>, Vec<NftRule>> = chains.map(|chain| (chain.name, chain.rules)).collect();
+    let of_family = |family| path(&chains, &first(family));
+    IpFamily::BOTH.into_iter().map(of_family).max().unwrap_or(0)
 }
 
 /// The most lookups that the first packet of a flow costs that the programs of both its ends

@@ -34,9 +34,17 @@
 //! ```
 //!
 //! # What is looked into
-//! Connections of [`SetClass::Inspect`] are not let through here: what looks into them makes
-//! connections of its own. So nothing is looked up for them, and they meet what decides behind
-//! that class. By [`Classifier`]'s order that refuses them.
+//! A program that looks into connections has these chains three times, which differ in what becomes
+//! of [`SetClass::Inspect`] ([`ChainPurpose`]):
+//!
+//! ```text
+//! ep4-X, in4-X     refused: who looks into a connection makes one of their own. Nothing is looked
+//!                  up for it: such a packet meets what decides behind that class, and by the order
+//!                  of classes that refuses it
+//! ho4-X, hi4-X     in prerouting: handed over; whatever else decides, the packet goes on untouched
+//! ho4-X-found      behind the sets of what is looked into: unless another class comes first
+//! re4-X, ri4-X     in output, of what is sent in a client's place: let through
+//! ```
 //!
 //! # Verdicts
 //! A packet that is allowed *returns* from its program to the caller of its dispatch: behind the
@@ -71,7 +79,7 @@ use crate::layout::{self, IpFamily, SetId, SetKind};
 use crate::netlink::objects::{self, NftRule, PacketField, RuleLookup, RuleMatch};
 use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 
-use super::{chain_names, refusal, set_names};
+use super::{chain_names, handover, refusal, set_names};
 
 /// A chain with its rules. In a list of chains, those that it goes to stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +97,52 @@ pub(crate) fn chains(direction: Direction, id: ProgramId, program: &KernelProgra
             Some(audited) => goto(&chain_names::audit(direction, audited.id, family)),
         };
         let name = chain_names::program(direction, id, family);
-        write_chains(name, direction, family, &program.enforced, [allow, goto(refuse)])
+        let verdicts = [allow, goto(refuse)];
+        write_chains(
+            name,
+            direction,
+            family,
+            &program.enforced,
+            ChainPurpose::LetThrough,
+            verdicts,
+        )
+    };
+    IpFamily::BOTH.into_iter().flat_map(of_family).collect()
+}
+
+/// The chains that find which connections a program hands over.
+pub(crate) fn handover_chains(direction: Direction, id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain> {
+    let of_family = |family| {
+        let name = chain_names::handover(direction, id, family);
+        let mut writer = ProgramWriter::new(
+            name,
+            direction,
+            family,
+            &program.enforced,
+            ChainPurpose::HandOver,
+            [objects::NftVerdict::Return, objects::NftVerdict::Return],
+        );
+        writer.write_handover();
+        writer.chains
+    };
+    IpFamily::BOTH.into_iter().flat_map(of_family).collect()
+}
+
+/// The chains that judge the connections which are made in a client's place. They let through what
+/// the program lets through, and what it looks into.
+pub(crate) fn resumed_chains(direction: Direction, id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain> {
+    let refuse = refusal::chain(direction, program.response);
+    let of_family = |family| {
+        let name = chain_names::resumed(direction, id, family);
+        let verdicts = [objects::NftVerdict::Return, goto(refuse)];
+        write_chains(
+            name,
+            direction,
+            family,
+            &program.enforced,
+            ChainPurpose::Resume,
+            verdicts,
+        )
     };
     IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
@@ -99,7 +152,7 @@ pub(crate) fn audit_chains(direction: Direction, audited: &KernelTiers) -> Vec<P
     let verdicts = || [objects::NftVerdict::Return, goto(refusal::audited_chain(direction))];
     let of_family = |family| {
         let name = chain_names::audit(direction, audited.id, family);
-        write_chains(name, direction, family, audited, verdicts())
+        write_chains(name, direction, family, audited, ChainPurpose::LetThrough, verdicts())
     };
     IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
@@ -109,26 +162,23 @@ fn write_chains(
     direction: Direction,
     family: IpFamily,
     evaluation: &KernelTiers,
-    [allow, deny]: [objects::NftVerdict; 2],
+    purpose: ChainPurpose,
+    verdicts: [objects::NftVerdict; 2],
 ) -> Vec<ProgramChain> {
-    let intervals = AddressZone::ALL.map(|place| {
-        let intervals = evaluation.classifier.intervals(place).into_iter();
-        let of_family = intervals.filter(|interval| IpFamily::of(interval.first) == family);
-        of_family.map(refusing_inspected).collect()
-    });
-    let mut writer = ProgramWriter {
-        name,
-        direction,
-        family,
-        tiers: evaluation.id,
-        classifier: &evaluation.classifier,
-        intervals,
-        allow,
-        deny,
-        chains: Vec::new(),
-    };
+    let mut writer = ProgramWriter::new(name, direction, family, evaluation, purpose, verdicts);
     writer.write();
     writer.chains
+}
+
+/// What chains are for, and so what they do with connections that are looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChainPurpose {
+    /// Packets pass: such connections do not.
+    LetThrough,
+    /// Connections are handed over: such ones are.
+    HandOver,
+    /// Connections are made in a client's place: such ones pass.
+    Resume,
 }
 
 /// Which packets a chain evaluates.
@@ -146,6 +196,7 @@ struct ProgramWriter<'a> {
     family: IpFamily,
     tiers: ProgramId,
     classifier: &'a Classifier,
+    purpose: ChainPurpose,
     /// The intervals of each of [`AddressZone::ALL`].
     intervals: [Vec<AddressInterval>; 3],
     allow: objects::NftVerdict,
@@ -153,7 +204,165 @@ struct ProgramWriter<'a> {
     chains: Vec<ProgramChain>,
 }
 
-impl ProgramWriter<'_> {
+impl<'a> ProgramWriter<'a> {
+    fn new(
+        name: String,
+        direction: Direction,
+        family: IpFamily,
+        evaluation: &'a KernelTiers,
+        purpose: ChainPurpose,
+        [allow, deny]: [objects::NftVerdict; 2],
+    ) -> Self {
+        let intervals = AddressZone::ALL.map(|place| {
+            let intervals = evaluation.classifier.intervals(place).into_iter();
+            let of_family = intervals.filter(|interval| IpFamily::of(interval.first) == family);
+            of_family.map(|interval| purpose.decided(interval)).collect()
+        });
+        Self {
+            name,
+            direction,
+            family,
+            tiers: evaluation.id,
+            classifier: &evaluation.classifier,
+            purpose,
+            intervals,
+            allow,
+            deny,
+            chains: Vec::new(),
+        }
+    }
+
+    /// The sets of what is looked into are looked up first, so that other connections cost no more
+    /// than these lookups.
+    fn write_handover(&mut self) {
+        let found = format!("{}-found", self.name);
+        let hand_over = || goto(handover::CHAIN);
+        let before = SetClass::ALL.into_iter().filter(|class| *class < SetClass::Inspect);
+        let mut rules: Vec<NftRule> = before
+            .flat_map(|class| self.look_up_class(TrafficKind::Ports, None, class))
+            .collect();
+        let ranges = self.port_ranges(TrafficKind::Ports);
+        if !ranges.is_empty() {
+            let mut by_range = Vec::new();
+            for (number, range) in &ranges {
+                let of_range = format!("{found}-c{number}");
+                let before = SetClass::ALL.into_iter().filter(|class| *class < SetClass::Inspect);
+                let mut rules: Vec<NftRule> = before
+                    .flat_map(|class| self.look_up_class(TrafficKind::Ports, Some(*number), class))
+                    .collect();
+                rules.push(always(hand_over()));
+                self.add(&of_range, rules);
+                by_range.push((ports_key(TrafficKind::Ports, *range), goto(&of_range)));
+            }
+            by_range.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            rules.insert(
+                0,
+                NftRule {
+                    test: RuleMatch::In(self.port_fields(TrafficKind::Ports), RuleLookup::Verdicts(by_range)),
+                    verdict: None,
+                },
+            );
+        }
+        rules.push(always(hand_over()));
+        self.add(&found, rules);
+
+        let name = self.name.clone();
+        let mut rules = self.find_inspected(&found);
+        rules.extend(self.find_inspected_prefixes(&name, &found));
+        rules.push(always(objects::NftVerdict::Return));
+        self.add(&name, rules);
+    }
+
+    /// The lookups in the sets of what is looked into.
+    fn find_inspected(&mut self, found: &str) -> Vec<NftRule> {
+        if !self.classifier.layout().classes.contains(&SetClass::Inspect) {
+            return Vec::new();
+        }
+        let to_found = |rules: Vec<NftRule>| -> Vec<NftRule> {
+            let each = rules.into_iter().map(|rule| NftRule {
+                verdict: Some(goto(found)),
+                ..rule
+            });
+            each.collect()
+        };
+        let mut rules = to_found(self.look_up_class(TrafficKind::Ports, None, SetClass::Inspect));
+        let ranges = self.port_ranges(TrafficKind::Ports);
+        if ranges.is_empty() {
+            return rules;
+        }
+        // The chain of a range ends in the one that follows, where prefixes are looked up.
+        let after = format!("{}-prefixes", self.name);
+        let mut prefixes = self.find_inspected_prefixes(&after, found);
+        prefixes.push(always(objects::NftVerdict::Return));
+        self.add(&after, prefixes);
+        let mut by_range = Vec::new();
+        for (number, range) in ranges {
+            let of_range = format!("{}-c{number}", self.name);
+            let mut rules = to_found(self.look_up_class(TrafficKind::Ports, Some(number), SetClass::Inspect));
+            rules.push(always(goto(&after)));
+            self.add(&of_range, rules);
+            by_range.push((ports_key(TrafficKind::Ports, range), goto(&of_range)));
+        }
+        by_range.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        rules.push(NftRule {
+            test: RuleMatch::In(self.port_fields(TrafficKind::Ports), RuleLookup::Verdicts(by_range)),
+            verdict: None,
+        });
+        rules
+    }
+
+    /// The lookups of ports that prefixes look into: of the node's addresses and the cluster's by
+    /// themselves, where these differ.
+    fn find_inspected_prefixes(&mut self, name: &str, found: &str) -> Vec<NftRule> {
+        let [world, cluster, host] = AddressZone::ALL.map(|place| self.inspected_ranges(place));
+        let branches = [
+            (host != cluster, set_names::host(self.family), "host", host),
+            (cluster != world, set_names::cluster(self.family), "cluster", cluster),
+        ];
+        let mut rules = Vec::new();
+        for (differs, addresses, suffix, ranges) in branches {
+            if !differs {
+                continue;
+            }
+            let of_place = format!("{name}-{suffix}");
+            let mut there = self.in_ranges(&ranges, found);
+            there.push(always(objects::NftVerdict::Return));
+            self.add(&of_place, there);
+            let test = RuleMatch::In(vec![self.peer()], RuleLookup::Set(addresses.into()));
+            rules.push(NftRule {
+                test,
+                verdict: Some(goto(&of_place)),
+            });
+        }
+        rules.extend(self.in_ranges(&world, found));
+        rules
+    }
+
+    fn in_ranges(&self, ranges: &[KeyRange], found_in: &str) -> Vec<NftRule> {
+        if ranges.is_empty() {
+            return Vec::new();
+        }
+        let mut fields = vec![self.peer()];
+        fields.extend(self.port_fields(TrafficKind::Ports));
+        vec![found(fields, RuleLookup::Ranges(ranges.to_vec()), &goto(found_in))]
+    }
+
+    /// Addresses and ports of a place that prefixes look into. Only ports of TCP are.
+    fn inspected_ranges(&self, place: AddressZone) -> Vec<KeyRange> {
+        let mut ranges = Vec::new();
+        for interval in &self.intervals[place as usize] {
+            let exceptions = interval.verdicts.exceptions.iter();
+            for (range, _) in exceptions.filter(|(_, verdict)| *verdict == Verdict::Inspect) {
+                let ports = ports_key(TrafficKind::Ports, *range);
+                ranges.push(KeyRange {
+                    first: joined(&address_key(interval.first), &ports.first),
+                    last: joined(&address_key(interval.last), &ports.last),
+                });
+            }
+        }
+        ranges
+    }
+
     fn write(&mut self) {
         let mut rules = Vec::new();
         if self.tells_icmp_apart() {
@@ -269,33 +478,37 @@ impl ProgramWriter<'_> {
     /// The lookups in the sets of each class, in the order of classes: the exact set, the set of
     /// the packet's port range, the set for every port, and those of shared rules.
     fn look_up_classes(&self, traffic: TrafficKind, range: Option<u16>) -> Vec<NftRule> {
-        let peer = || self.peer();
-        let exact = self.has_exact_sets(traffic).then(|| {
-            let fields = vec![peer(), PacketField::Protocol, PacketField::Port];
-            (SetKind::Exact, fields)
-        });
-        let of_range = range.map(|number| (SetKind::Range(number), vec![peer()]));
+        let each = SetClass::ALL.into_iter();
+        each.flat_map(|class| self.look_up_class(traffic, range, class))
+            .collect()
+    }
+
+    /// As [`look_up_classes`](Self::look_up_classes), of one class.
+    fn look_up_class(&self, traffic: TrafficKind, range: Option<u16>, class: SetClass) -> Vec<NftRule> {
         let layout = self.classifier.layout();
-        let all = layout.all_traffic.then(|| (SetKind::All, vec![peer()]));
-        let kinds: Vec<_> = exact.into_iter().chain(of_range).chain(all).collect();
-        let look_up = |class: SetClass| {
-            let verdict = self.verdict(class.verdict());
-            let rules = kinds.iter().map(move |(kind, fields)| {
-                let set = SetId {
-                    program: self.tiers,
-                    class,
-                    kind: *kind,
-                    family: self.family,
-                };
-                found(fields.clone(), RuleLookup::Set(set.to_string().into()), &verdict)
-            });
-            rules.collect::<Vec<_>>()
-        };
-        let of_class = |class: SetClass| {
-            let own = self.classes().filter(move |own| *own == class).flat_map(look_up);
-            own.chain(self.look_up_shared(traffic, |shared| shared == class))
-        };
-        SetClass::ALL.into_iter().flat_map(of_class).collect()
+        let mut kinds = Vec::new();
+        if self.classes().any(|own| own == class) {
+            if self.has_exact_sets(traffic) {
+                let fields = vec![self.peer(), PacketField::Protocol, PacketField::Port];
+                kinds.push((SetKind::Exact, fields));
+            }
+            kinds.extend(range.map(|number| (SetKind::Range(number), vec![self.peer()])));
+            if layout.all_traffic {
+                kinds.push((SetKind::All, vec![self.peer()]));
+            }
+        }
+        let verdict = self.verdict(class.verdict());
+        let own = kinds.into_iter().map(|(kind, fields)| {
+            let set = SetId {
+                program: self.tiers,
+                class,
+                kind,
+                family: self.family,
+            };
+            found(fields, RuleLookup::Set(set.to_string().into()), &verdict)
+        });
+        own.chain(self.look_up_shared(traffic, |shared| shared == class))
+            .collect()
     }
 
     fn comes_before_own(&self, class: SetClass) -> bool {
@@ -305,7 +518,8 @@ impl ProgramWriter<'_> {
     /// The classes whose sets are looked up, in order.
     fn classes(&self) -> impl Iterator<Item = SetClass> {
         let classes = self.classifier.layout().classes.iter().copied();
-        classes.filter(|class| *class != SetClass::Inspect)
+        let is_looked_up = |class: &SetClass| *class != SetClass::Inspect || self.purpose != ChainPurpose::LetThrough;
+        classes.filter(is_looked_up)
     }
 
     /// The lookups in the sets of shared rules of some classes. ICMP has no ports, so it is in the
@@ -400,6 +614,7 @@ impl ProgramWriter<'_> {
     fn verdict(&self, verdict: Verdict) -> objects::NftVerdict {
         match verdict {
             Verdict::Allow => self.allow.clone(),
+            Verdict::Inspect if self.purpose == ChainPurpose::Resume => self.allow.clone(),
             Verdict::Deny | Verdict::Inspect => self.deny.clone(),
         }
     }
@@ -467,13 +682,16 @@ fn other_than(verdict: Verdict) -> Verdict {
     }
 }
 
-/// An interval as these chains decide it.
-fn refusing_inspected(interval: AddressInterval) -> AddressInterval {
-    let verdicts = interval.verdicts.map(|verdict| match verdict {
-        Verdict::Inspect => Verdict::Deny,
-        verdict => verdict,
-    });
-    AddressInterval { verdicts, ..interval }
+impl ChainPurpose {
+    /// An interval as chains of this purpose decide it.
+    fn decided(self, interval: AddressInterval) -> AddressInterval {
+        let verdicts = interval.verdicts.map(|verdict| match (verdict, self) {
+            (Verdict::Inspect, ChainPurpose::LetThrough) => Verdict::Deny,
+            (Verdict::Inspect, ChainPurpose::Resume) => Verdict::Allow,
+            (verdict, _) => verdict,
+        });
+        AddressInterval { verdicts, ..interval }
+    }
 }
 
 fn found(fields: Vec<PacketField>, lookup: RuleLookup, verdict: &objects::NftVerdict) -> NftRule {

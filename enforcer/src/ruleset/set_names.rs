@@ -32,6 +32,34 @@ pub(super) fn recorded(verdict: RecordedVerdict, family: IpFamily) -> String {
     }
 }
 
+/// The map from addresses to the chains that hand connections over: of those programs that look
+/// into some.
+pub(super) fn handover(direction: Direction, family: IpFamily) -> String {
+    match direction {
+        Direction::Egress => format!("handover{family}"),
+        Direction::Ingress => format!("handover-in{family}"),
+    }
+}
+
+/// The map from addresses to the chains that judge connections which are made in a client's place:
+/// of the same programs.
+pub(super) fn resumed(direction: Direction, family: IpFamily) -> String {
+    match direction {
+        Direction::Egress => format!("resumed{family}"),
+        Direction::Ingress => format!("resumed-in{family}"),
+    }
+}
+
+/// The map from the protocol to the address of the listener that connections are handed to.
+pub(super) fn handover_address(family: IpFamily) -> String {
+    format!("handover-address{family}")
+}
+
+/// The map from the protocol to the port of that listener.
+pub(super) fn handover_port(family: IpFamily) -> String {
+    format!("handover-port{family}")
+}
+
 /// The sources and destinations that are refused although no program governs them.
 pub(super) fn unknown(family: IpFamily) -> String {
     format!("unknown{family}")

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use policy::Direction;
+use policy::{Direction, ProgramId, Protocol};
 
 use crate::desired::{DesiredState, ResolverBinding};
 use crate::layout::{ALIVE_SET, IpFamily};
@@ -63,6 +63,20 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
             };
             (set_names::recorded(verdict, family).into(), senders)
         }));
+        for name in [set_names::handover, set_names::resumed] {
+            let maps = Direction::BOTH.map(|direction| name(direction, family));
+            forms.extend(maps.map(|name| (name.into(), form([address], Some(MapValueType::Verdict)))));
+        }
+        forms.extend([
+            (
+                set_names::handover_address(family).into(),
+                form([Datatype::Protocol], maps_to(address)),
+            ),
+            (
+                set_names::handover_port(family).into(),
+                form([Datatype::Protocol], maps_to(Datatype::Port)),
+            ),
+        ]);
         forms.extend([
             (set_names::unknown(family).into(), ranges()),
             (
@@ -139,6 +153,7 @@ fn have_the_same_contents(a: &DesiredState, b: &DesiredState) -> bool {
         servers,
         unknown,
         refusal,
+        handover,
         records,
         capacity,
     } = a;
@@ -153,6 +168,7 @@ fn have_the_same_contents(a: &DesiredState, b: &DesiredState) -> bool {
         && *pod_links == b.pod_links
         && *servers == b.servers
         && *unknown == b.unknown
+        && *handover == b.handover
         && (*refusal, *records, *capacity) == (b.refusal, b.records, b.capacity)
 }
 
@@ -241,6 +257,7 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
         (set_names::dispatch(direction, family), SetContent::Elements(verdicts))
     });
     let mut contents = Vec::from(of_directions);
+    contents.extend(of_handover(desired, family));
     contents.extend([
         (
             set_names::unknown(family),
@@ -290,6 +307,46 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
             }),
         ),
     ]);
+    contents
+}
+
+/// What hands connections over, and where to.
+fn of_handover(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetContent)> {
+    let mut contents = Vec::new();
+    for direction in Direction::BOTH {
+        let inspecting = |chain: fn(Direction, ProgramId, IpFamily) -> String| {
+            let of_family = desired.dispatch[direction].iter();
+            let of_family = of_family.filter(|(address, _)| IpFamily::of(**address) == family);
+            let inspecting = of_family.filter(|(_, id)| {
+                let program = desired.programs.get(*id);
+                desired.handover.is_some() && program.is_some_and(|program| program.inspects())
+            });
+            let verdicts = inspecting.map(|(address, id)| {
+                let verdict = NftVerdict::Goto(chain(direction, *id, family).into());
+                (address_key(*address), Some(MapValue::Verdict(verdict)))
+            });
+            SetContent::Elements(verdicts.collect())
+        };
+        contents.push((
+            set_names::handover(direction, family),
+            inspecting(chain_names::handover),
+        ));
+        contents.push((set_names::resumed(direction, family), inspecting(chain_names::resumed)));
+    }
+    let listener = desired.handover.as_ref().and_then(|handover| handover.listener(family));
+    let tcp = SetKey::from_slice(&[Protocol::Tcp.number()]);
+    let mapped = |value: Option<SetKey>| {
+        let pairs = value.map(|value| (tcp.clone(), Some(MapValue::Data(value))));
+        SetContent::Elements(pairs.into_iter().collect())
+    };
+    contents.push((
+        set_names::handover_address(family),
+        mapped(listener.map(|listener| address_key(listener.ip()))),
+    ));
+    contents.push((
+        set_names::handover_port(family),
+        mapped(listener.map(|listener| SetKey::from_slice(&listener.port().to_be_bytes()))),
+    ));
     contents
 }
 

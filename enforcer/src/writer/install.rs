@@ -450,5 +450,7 @@ fn cut_to_capacity(learned: &mut Vec<ElementLease>, sets: &BTreeSet<SetId>, desi
 }
 
 pub(super) fn set_up_routing(desired: &DesiredState) -> Result<(), InstallError> {
-    routing::set_up(&desired.interception).map_err(|error| InstallError::Routing(error.to_string()))
+    let handover = || desired.handover.as_ref().map_or(Ok(()), routing::set_up_handover);
+    let made = routing::set_up(&desired.interception).and_then(|()| handover());
+    made.map_err(|error| InstallError::Routing(error.to_string()))
 }

@@ -9,6 +9,7 @@
 mod classes;
 mod document;
 mod egress;
+mod handover;
 mod ingress;
 mod interception;
 mod lab;

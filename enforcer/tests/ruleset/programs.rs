@@ -109,6 +109,7 @@ pub(crate) fn desired() -> DesiredState {
         servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
+        handover: None,
         records: None,
         capacity: NonZeroU32::new(1000).unwrap(),
     }

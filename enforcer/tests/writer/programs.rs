@@ -65,6 +65,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
+        handover: None,
         records: None,
         capacity: NonZeroU32::new(capacity).unwrap(),
     }

@@ -54,6 +54,7 @@ fn desired(programs: &[(ProgramId, Arc<KernelProgram>)]) -> DesiredState {
         servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
+        handover: None,
         records: None,
         capacity: NonZeroU32::new(10).unwrap(),
     }
@@ -229,6 +230,7 @@ fn sets_that_stand_are_adopted_rules_are_written_anew_and_what_is_foreign_goes_w
 fn settings_write_the_frame_anew_and_touch_no_program() {
     let before = desired(&[program(80, false)]);
     let after = DesiredState {
+        handover: None,
         records: Some(5),
         ..before.clone()
     };
