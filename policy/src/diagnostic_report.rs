@@ -13,7 +13,13 @@ pub(crate) struct DiagnosticReport<'d> {
     /// How many more there were.
     left_out: usize,
     refused: bool,
+    /// What is left of [`MAX_COMPILED`].
+    compiled_left: usize,
 }
+
+/// How many octets the expressions of one document may take when compiled: a short text may need
+/// much.
+const MAX_COMPILED: usize = 32 << 20;
 
 impl<'d> DiagnosticReport<'d> {
     pub(crate) fn new(document: &'d Document) -> Self {
@@ -22,6 +28,7 @@ impl<'d> DiagnosticReport<'d> {
             found: Vec::new(),
             left_out: 0,
             refused: false,
+            compiled_left: MAX_COMPILED,
         }
     }
 
@@ -50,6 +57,13 @@ impl<'d> DiagnosticReport<'d> {
     /// The document probably means something else than its author thinks.
     pub(crate) fn warning(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
         self.push_at_value(Severity::Warning, code, path, reason.into())
+    }
+
+    /// Takes so many octets for a compiled expression; false where that is more than is left.
+    pub(crate) fn afford(&mut self, octets: usize) -> bool {
+        let left = self.compiled_left.checked_sub(octets);
+        self.compiled_left = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Whether some finding is an error.

@@ -9,6 +9,9 @@ use crate::l7::{
 use crate::shape::DocumentNode;
 use crate::spelling;
 
+/// What an expression that is refused costs of what is left for others.
+const LARGEST_TRIED: usize = 1 << 16;
+
 /// How many entries one `http` may have, and one `headers`, `headerMatches` or `serverNames`.
 const MAX_ENTRIES: usize = 10_000;
 
@@ -168,9 +171,25 @@ fn expression(
     report: &mut DiagnosticReport<'_>,
 ) -> Option<HttpExpression> {
     let text = entry.text(field).filter(|text| !text.is_empty())?;
+    // Once too much was asked for, nothing more is compiled.
+    if !report.afford(text.len()) {
+        return None;
+    }
     match HttpExpression::compile(text) {
-        Ok(expression) => Some(expression),
+        Ok(expression) if report.afford(expression.size()) => Some(expression),
+        Ok(_) => {
+            report
+                .error(
+                    "too-many",
+                    &format!("{}.{field}", entry.path),
+                    "the expressions up to this one take more than 32 MiB when compiled",
+                )
+                .suggest("write several policies, simpler expressions, or literal paths");
+            None
+        }
         Err(error) => {
+            // To find out takes as long as to compile it.
+            report.afford(LARGEST_TRIED);
             let reason = format!("{} is not an expression that is understood: {error}", quoted(text));
             let finding = report.error("bad-expression", &format!("{}.{field}", entry.path), reason);
             if let Some(suggestion) = error.suggestion {

@@ -23,8 +23,11 @@ use thiserror::Error;
 
 /// The longest expression, in characters.
 const LONGEST: usize = 4096;
+/// How many octets a compiled expression may take. The first that suffices is what it
+/// [takes](HttpExpression::size).
+const SIZES: [usize; 4] = [1 << 12, 1 << 15, 1 << 18, 1 << 20];
 /// The largest compiled expression, in octets.
-const LARGEST: usize = 1 << 20;
+const LARGEST: usize = SIZES[SIZES.len() - 1];
 /// The highest count of a repetition in RE2.
 const MOST_REPEATED: u32 = 1000;
 /// How deep groups may lie in each other.
@@ -35,6 +38,7 @@ const DEEPEST: u32 = 100;
 pub struct HttpExpression {
     text: Arc<str>,
     form: Form,
+    size: usize,
 }
 
 /// What matches.
@@ -72,21 +76,23 @@ impl HttpExpression {
         let parsed = parsed.map_err(|error| unparsable(&error))?;
         ast::visit(&parsed, Differences { text })?;
         // Only a text that is an expression by itself may stand between the anchors.
-        let regex = RegexBuilder::new(&format!(r"\A(?:{text})\z"))
-            .unicode(false)
-            .size_limit(LARGEST)
-            .build();
-        let regex = regex.map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => refused(format!("it takes more than {LARGEST} octets when compiled")),
-            other => refused(last_line(&other.to_string())),
-        })?;
-        let form = match hir(text).map(Hir::into_kind) {
-            Some(HirKind::Literal(literal)) => Form::Literal(literal.0.as_ref().into()),
-            _ => Form::Regex(regex),
+        let mut builder = RegexBuilder::new(&format!(r"\A(?:{text})\z"));
+        builder.unicode(false);
+        let mut sizes = SIZES.into_iter().map(|size| (size, builder.size_limit(size).build()));
+        let is_too_large = |error: &regex::Error| matches!(error, regex::Error::CompiledTooBig(_));
+        let compiled = sizes.find(|(_, compiled)| !compiled.as_ref().is_err_and(is_too_large));
+        let Some((size, compiled)) = compiled else {
+            return Err(refused(format!("it takes more than {LARGEST} octets when compiled")));
+        };
+        let regex = compiled.map_err(|error| refused(last_line(&error.to_string())))?;
+        let (form, size) = match hir(text).map(Hir::into_kind) {
+            Some(HirKind::Literal(literal)) => (Form::Literal(literal.0.as_ref().into()), text.len()),
+            _ => (Form::Regex(regex), size),
         };
         Ok(Self {
             text: text.into(),
             form,
+            size,
         })
     }
 
@@ -109,6 +115,11 @@ impl HttpExpression {
     /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// An upper bound of the octets that it takes when compiled.
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
     /// Whether no value that begins with `octet` can match: certain where true.
@@ -417,6 +428,9 @@ mod tests {
         assert!(HttpExpression::compile(&"a".repeat(LONGEST + 1)).is_err());
         let large = HttpExpression::compile("(([a-z]{1000}){1000}){1000}").unwrap_err();
         assert!(large.reason.contains("compiled"), "{large}");
+        let size = |text| HttpExpression::compile(text).unwrap().size();
+        assert_eq!((size("/users"), size("/users/[0-9]+")), (6, SIZES[0]));
+        assert!(size("([a-z]{100}x){20}") > SIZES[1]);
         assert!(HttpExpression::compile(&format!("{}a{}", "(".repeat(200), ")".repeat(200))).is_err());
     }
 

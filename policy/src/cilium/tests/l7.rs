@@ -192,3 +192,17 @@ fn a_secret_is_expected_as_the_value_beside_it_or_not_at_all() {
     assert_eq!(none.mismatch, None, "nothing matches");
     assert_eq!(none.value.as_deref(), Some("\n"), "no header holds a line break");
 }
+
+#[test]
+fn what_expressions_take_together_is_bounded() {
+    let many = |count: usize| {
+        let entries: Vec<String> = (0..count)
+            .map(|n| format!("{{path: '/{n}/([a-z]{{100}}x){{20}}'}}"))
+            .collect();
+        findings_in_entry(&format!("rules: {{http: [{}]}}\n", entries.join(", ")))
+    };
+    assert_eq!(many(20), none());
+    let found = many(2_000);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("too-many"), "{found:?}");
+}
