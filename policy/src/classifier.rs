@@ -139,6 +139,19 @@ impl Classifier {
         self.list.rules.iter().any(|rule| rule.through.is_some())
     }
 
+    /// Whether some other entry than those of [`SetClass::Inspect`] may be for a
+    /// [port range](SetLayout::port_ranges).
+    pub fn has_entries_beside_inspected(&self, range: PortRange) -> bool {
+        let is_exact = |rule: &&Rule| !matches!(rule.peer, Peer::Prefix(..));
+        let mut plain = self
+            .list
+            .rules
+            .iter()
+            .filter(is_exact)
+            .filter(|rule| rule.through.is_none());
+        plain.any(|rule| rule.ports.contains(range.protocol, range.first))
+    }
+
     /// The rules about names.
     pub fn name_rules(&self) -> impl Iterator<Item = (RuleIndex, &Pattern)> {
         self.list

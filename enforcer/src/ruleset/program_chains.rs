@@ -465,8 +465,13 @@ impl<'a> ProgramWriter<'a> {
     fn port_ranges(&self, traffic: TrafficKind) -> Vec<(u16, PortRange)> {
         let is_of_traffic =
             |(_, range): &(u16, PortRange)| range.protocol.has_ports() == (traffic == TrafficKind::Ports);
+        // What is only looked into is not looked up where packets are let through.
+        let is_looked_up = |(_, range): &(u16, PortRange)| {
+            self.purpose != ChainPurpose::LetThrough || self.classifier.has_entries_beside_inspected(*range)
+        };
         layout::range_sets(self.classifier.layout(), self.family)
             .filter(is_of_traffic)
+            .filter(is_looked_up)
             .collect()
     }
 

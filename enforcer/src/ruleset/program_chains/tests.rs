@@ -108,6 +108,7 @@ fn what_is_looked_into_costs_no_lookup_where_packets_are_let_through() {
     for (inspected, more) in [
         (rule(Action::Allow, name(1), tcp(80, 80)), vec![]),
         (rule(Action::Allow, name(1), tcp(1000, 2000)), vec![]),
+        (rule(Action::Allow, name(1), tcp(1000, 2000)), vec![allowed()]),
         (
             rule(Action::Allow, prefix(1, Zone::World), tcp(80, 80)),
             vec![allowed()],
