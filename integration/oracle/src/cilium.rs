@@ -36,6 +36,8 @@ pub(crate) fn effect(flow: Flow<'_>) -> FamilyEffect {
             let allowing = |rule: &Value| matches(flow, namespace, rule, Side::Allow);
             let denying = |rule: &Value| matches(flow, namespace, rule, Side::Deny);
             effect.allows |= list(spec, direction.field()).iter().any(allowing);
+            let letting_some = |rule: &Value| matches(flow, namespace, rule, Side::AllowAnnounced);
+            effect.allows_announced |= list(spec, direction.field()).iter().any(letting_some);
             effect.denies |= list(spec, direction.deny_field()).iter().any(denying);
         }
     }
@@ -45,6 +47,8 @@ pub(crate) fn effect(flow: Flow<'_>) -> FamilyEffect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Allow,
+    /// Allows connections that announce something.
+    AllowAnnounced,
     Deny,
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::announced::Announced;
 use crate::cilium;
 use crate::cluster_network_policy::{self, Tier};
 use crate::flow::{Direction, Flow};
@@ -70,6 +71,17 @@ impl Oracle {
     /// Admin, then Cilium's policies and NetworkPolicies, which are final for the pods that they
     /// close, then Baseline, then allow.
     pub fn decide_in(&self, direction: Direction, probe: &Probe) -> Option<Verdict> {
+        self.decide_announced(direction, probe, None)
+    }
+
+    /// The same of a connection that somebody looks into, and that announces this. Without, rules
+    /// that ask for something let nothing through.
+    pub fn decide_announced(
+        &self,
+        direction: Direction,
+        probe: &Probe,
+        announced: Option<&Announced>,
+    ) -> Option<Verdict> {
         let world = &self.world;
         let (subject, peer) = match direction {
             Direction::Egress => (self.sender(probe)?, probe.to),
@@ -84,6 +96,7 @@ impl Oracle {
             subject,
             peer,
             traffic: probe.traffic,
+            announced,
         };
         let verdict = cluster_network_policy::verdict(flow, Tier::Admin)
             .or_else(|| network(flow))
@@ -119,7 +132,12 @@ fn network(flow: Flow<'_>) -> Option<Verdict> {
         Some(Verdict::Deny)
     } else if families.iter().any(|family| family.allows) {
         Some(Verdict::Allow)
+    } else if !families.iter().any(|family| family.closes) {
+        // What only some connections may do counts where the others may not.
+        None
+    } else if families.iter().any(|family| family.allows_announced) {
+        Some(Verdict::Allow)
     } else {
-        families.iter().any(|family| family.closes).then_some(Verdict::Deny)
+        Some(Verdict::Deny)
     }
 }

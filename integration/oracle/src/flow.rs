@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::announced::Announced;
 use crate::probe::Traffic;
 use crate::world::{Pod, World};
 
@@ -52,6 +53,8 @@ pub(crate) struct Flow<'a> {
     /// The address of the other end.
     pub(crate) peer: IpAddr,
     pub(crate) traffic: Traffic,
+    /// What the connection announces, where somebody looks into it.
+    pub(crate) announced: Option<&'a Announced>,
 }
 
 impl<'a> Flow<'a> {

@@ -14,6 +14,7 @@ pub mod generate;
 pub mod probe;
 pub mod world;
 
+mod announced;
 mod cilium;
 mod cluster_network_policy;
 mod decide;
@@ -25,6 +26,7 @@ mod network_policy;
 mod refused;
 mod verdict;
 
+pub use announced::Announced;
 pub use decide::{Oracle, Policies};
 pub use flow::Direction;
 pub use probe::{Probe, Protocol, Sender, Traffic};

@@ -15,5 +15,7 @@ pub(crate) struct FamilyEffect {
     /// What no rule allows is refused.
     pub(crate) closes: bool,
     pub(crate) allows: bool,
+    /// A rule lets it through because of what it announces.
+    pub(crate) allows_announced: bool,
     pub(crate) denies: bool,
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use oracle::{Direction, Policies, Probe, Verdict};
-use policy::classifier::{AddressContext, Classifier, ClassifierEntry};
+use names::Name;
+use oracle::{Announced, Direction, Policies, Probe, Verdict};
+use policy::classifier::{AddressContext, Classifier, ClassifierEntry, ConnectionPeer, ConnectionVerdict};
 use policy::compile::compile;
+use policy::l7::{Announcement, HttpRequest, L7Rules};
 use policy::{AddressZone, EndpointId, PerDirection, Program, Tiers};
 
 use crate::node::{Node, traffic};
@@ -58,6 +60,53 @@ impl<'a> Compiled<'a> {
         })
     }
 
+    /// The same of a connection that somebody looks into, and that announces this.
+    pub(crate) fn verdict_announced(
+        &self,
+        direction: Direction,
+        probe: &Probe,
+        policies: Policies,
+        announced: &Announced,
+    ) -> Option<Verdict> {
+        let (endpoint, address) = self.node.end(direction, probe)?;
+        let Some((policy::Protocol::Tcp, port)) = traffic(probe) else {
+            return self.verdict(direction, probe, policies);
+        };
+        let programs = &self.programs[&endpoint.id];
+        let program = match direction {
+            Direction::Egress => &programs.egress,
+            Direction::Ingress => &programs.ingress,
+        };
+        let Some(classifiers) = program else {
+            return Some(Verdict::Allow);
+        };
+        let classifier = match policies {
+            Policies::Enforced => &classifiers.enforced,
+            Policies::All => &classifiers.all,
+        };
+        let names: Vec<Name> = self.node.names_of(address).into_iter().collect();
+        let peer = ConnectionPeer {
+            address,
+            zone: self.node.zone(address),
+            port,
+            names: &names,
+        };
+        Some(match classifier.connection(peer, &self.node.inventory) {
+            ConnectionVerdict::Allowed => Verdict::Allow,
+            ConnectionVerdict::Denied => Verdict::Deny,
+            ConnectionVerdict::Inspected(rules) => {
+                let through = rules
+                    .iter()
+                    .filter_map(|index| classifier.rules()[*index].through.as_ref());
+                let mut decisions = through.map(|rules| decided(rules, announced));
+                match decisions.any(|passes| passes) {
+                    true => Verdict::Allow,
+                    false => Verdict::Deny,
+                }
+            }
+        })
+    }
+
     /// Those of each name that the address was learned for, and those of the objects that have it.
     fn entries(&self, classifier: &Classifier, address: IpAddr, zone: AddressZone) -> Vec<ClassifierEntry> {
         let objects: Vec<_> = classifier
@@ -78,6 +127,30 @@ impl<'a> Compiled<'a> {
             entries.extend(classifier.entries_for_objects(at));
         }
         entries
+    }
+}
+
+fn decided(rules: &L7Rules, announced: &Announced) -> bool {
+    let not_asked = |_: &Name| -> bool { unreachable!("no names are verified here") };
+    match announced {
+        Announced::Tls(name) => {
+            let name = Name::parse(name).expect("a name");
+            let hello = Announcement::Tls {
+                server_name: Some(&name),
+                is_encrypted: false,
+            };
+            rules.decide(hello, not_asked).passes()
+        }
+        Announced::Http { method, path, host } => {
+            let request = HttpRequest {
+                method: method.as_bytes(),
+                path: path.as_bytes(),
+                host: host.as_bytes(),
+                headers: &[],
+            };
+            rules.decide(Announcement::Http(&request), not_asked).passes()
+        }
+        Announced::Other => rules.decide(Announcement::Other, not_asked).passes(),
     }
 }
 

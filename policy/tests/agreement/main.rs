@@ -15,7 +15,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use oracle::generate::{self, Case, Site};
-use oracle::{Direction, Oracle, Policies, Probe, Traffic, Verdict};
+use oracle::{Announced, Direction, Oracle, Policies, Probe, Protocol, Traffic, Verdict};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use compiled::Compiled;
@@ -43,9 +43,11 @@ fn the_compiled_program_and_the_explanation_say_what_the_interpreter_says() {
     let sum = |count: fn(&Counts) -> u64| streams.iter().map(count).sum::<u64>();
     let (probes, allowed, refused) = (sum(|it| it.probes), sum(|it| it.allowed), sum(|it| it.refused));
     let explained = sum(|it| it.explained);
+    let (announced, let_through) = (sum(|it| it.announced), sum(|it| it.let_through));
     println!(
-        "agreement: {cases} cases, {probes} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports), {explained} explained"
+        "agreement: {cases} cases, {probes} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports), {explained} explained, {announced} announcements ({let_through} let through for them)"
     );
+    assert!(cases < 500 || let_through > 0, "nothing passes for what it announces");
     let one_sided = allowed * 5 < probes || allowed * 5 > probes * 4;
     assert!(cases < 1000 || !one_sided, "the cases are too alike");
 }
@@ -58,6 +60,10 @@ struct Counts {
     refused: u64,
     /// Probes whose explanation was compared.
     explained: u64,
+    /// Connections that announce something.
+    announced: u64,
+    /// Those among them that pass because of it.
+    let_through: u64,
 }
 
 fn run(cases: u64, seed: u64) -> Counts {
@@ -94,6 +100,7 @@ fn compare(case: &Case, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
     let node =
         Node::new(&case.world).map_err(|reason| TestCaseError::fail(format!("{reason}\n{}", case.world.yaml())))?;
     compare_compiled(case, &node, counts)?;
+    compare_announced(case, &node, counts)?;
     compare_explained(case, &node, counts)
 }
 
@@ -122,6 +129,54 @@ fn compare_compiled(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> R
         }
     }
     Ok(())
+}
+
+/// Connections that somebody looks into.
+fn compare_announced(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
+    let compiled = Compiled::new(node);
+    for policies in [Policies::Enforced, Policies::All] {
+        let oracle = Oracle::new(&case.world, policies);
+        for (direction, probe) in in_both(case) {
+            if !matches!(probe.traffic, Traffic::Port(Protocol::Tcp, _)) {
+                continue;
+            }
+            for announced in announcements() {
+                let Some(plainly) = oracle.decide_announced(direction, probe, Some(&announced)) else {
+                    continue;
+                };
+                let verdict = compiled.verdict_announced(direction, probe, policies, &announced);
+                let verdict =
+                    verdict.ok_or_else(|| TestCaseError::fail(format!("{probe}: no {direction:?} program")))?;
+                let mut counts = counts.borrow_mut();
+                counts.announced += 1;
+                // Of these it matters what they announce.
+                let without = oracle.decide_in(direction, probe);
+                counts.let_through += u64::from(without != Some(plainly));
+                if verdict != plainly {
+                    let who = format!("the {direction:?} program ({policies:?}), of {announced:?},");
+                    return Err(TestCaseError::fail(case.disagreement(probe, plainly, (&who, verdict))));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn announcements() -> impl Iterator<Item = Announced> {
+    let tls = ["a.example", "x.a.example", "b.test"].map(|name| Announced::Tls(name.to_owned()));
+    let requests = [
+        ("GET", "/users", "a.example"),
+        ("HEAD", "/users", "b.test"),
+        ("PUT", "/users/1", "a.example"),
+        ("PUT", "/users/1", "axexample"),
+        ("POST", "/", "b.test"),
+    ];
+    let requests = requests.map(|(method, path, host)| Announced::Http {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        host: host.to_owned(),
+    });
+    tls.into_iter().chain(requests).chain([Announced::Other])
 }
 
 fn compare_explained(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::announced;
 use crate::flow::{Direction, Flow};
 use crate::json::{list, text};
 use crate::probe::{Protocol, Traffic};
@@ -55,13 +56,20 @@ fn is_icmp(field: &Value, flow: Flow<'_>) -> bool {
     text(field, "family").unwrap_or("IPv4") == family && number == Some(kind.into())
 }
 
-/// Entries with rules of a higher layer open nothing: lookups are intercepted, and other
-/// connections are not looked into.
+/// Entries with DNS rules open nothing: lookups are intercepted. Those that ask for more than ports
+/// open TCP, to connections that announce it.
 fn is_entry(flow: Flow<'_>, rule: &Value, entry: &Value, side: Side) -> bool {
-    let has_rules = entry["rules"].as_object().is_some_and(|rules| !rules.is_empty());
+    let has_dns = !entry["rules"]["dns"].is_null();
     let ports = list(entry, "ports");
     match side {
-        Side::Allow => !has_rules && ports.iter().any(|port| is_port(flow, rule, port, side)),
+        Side::Allow => !has_dns && !announced::asks(entry) && ports.iter().any(|port| is_port(flow, rule, port, side)),
+        Side::AllowAnnounced => {
+            let is_fulfilled = flow
+                .announced
+                .is_some_and(|announced| announced::fulfils(entry, announced));
+            let is_tcp = matches!(flow.traffic, Traffic::Port(Protocol::Tcp, _));
+            announced::asks(entry) && is_fulfilled && is_tcp && ports.iter().any(|port| is_port(flow, rule, port, side))
+        }
         // A denial that lists no ports denies every one.
         Side::Deny => ports.is_empty() || ports.iter().any(|port| is_port(flow, rule, port, side)),
     }

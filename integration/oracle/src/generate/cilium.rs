@@ -218,19 +218,40 @@ fn traffic(allowing: Option<Direction>) -> impl Strategy<Value = Option<(&'stati
     prop_oneof![5 => Just(None), 8 => entries.prop_map(Some), 3 => icmps.prop_map(Some)]
 }
 
-/// Entries with rules of a higher layer are part of it: they open nothing. DNS rules are of egress
-/// alone.
+/// Entries that ask for more than ports are part of it. DNS rules are of egress alone.
 fn to_ports(allowing: Option<Direction>) -> impl Strategy<Value = Value> {
     let plain = vec(one_port(), 0..3).prop_map(|ports| match ports.is_empty() {
         true => json!({}),
         false => json!({"ports": ports}),
     });
-    let http = Just(json!({"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"method": "GET"}]}}));
+    let web = select(vec![
+        json!({"port": "80", "protocol": "TCP"}),
+        json!({"port": "http", "protocol": "TCP"}),
+        json!({"port": "80", "endPort": 443, "protocol": "TCP"}),
+    ]);
+    let entries = select(vec![
+        json!([{"method": "GET"}]),
+        json!([{"method": "GET|HEAD", "path": "/users"}]),
+        json!([{"path": "/users/.*", "host": r"a\.example"}, {"method": "POST"}]),
+        json!([{}]),
+        json!([]),
+    ]);
+    let http = (web.clone(), entries).prop_map(|(port, entries)| json!({"ports": [port], "rules": {"http": entries}}));
+    let listed = select(vec![
+        json!(["a.example"]),
+        json!(["*.a.example", "b.test"]),
+        json!(["**.example"]),
+        json!(["*"]),
+        json!([]),
+    ]);
+    let any_protocol = json!({"port": "443"});
+    let tls = (prop_oneof![web, Just(any_protocol)], listed)
+        .prop_map(|(port, listed)| json!({"ports": [port], "serverNames": listed}));
     let dns = fqdn().prop_map(|name| json!({"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [name]}}));
     match allowing {
         None => plain.boxed(),
-        Some(Direction::Egress) => prop_oneof![8 => plain, 1 => http, 1 => dns].boxed(),
-        Some(Direction::Ingress) => prop_oneof![8 => plain, 1 => http].boxed(),
+        Some(Direction::Egress) => prop_oneof![8 => plain, 2 => http, 2 => tls, 1 => dns].boxed(),
+        Some(Direction::Ingress) => prop_oneof![8 => plain, 2 => http, 2 => tls].boxed(),
     }
 }
 
