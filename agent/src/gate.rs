@@ -202,6 +202,11 @@ impl NodeGate {
         self.0.left_out_addresses.load(Ordering::Relaxed)
     }
 
+    /// How often a plan was published since the start.
+    pub fn publications(&self) -> u64 {
+        self.0.publications.load(Ordering::Acquire)
+    }
+
     /// The upstreams that do not answer, over which transport, and since when.
     pub fn silent_upstreams(&self) -> Vec<((SocketAddr, Transport), Time)> {
         self.0.silent.all()

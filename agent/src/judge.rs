@@ -1,0 +1,286 @@
+//! The agent's side of the L7 proxy: may this connection, or this request in it, pass?
+//!
+//! - `connection_rules`: which rules of both ends a connection must fulfil, and whether it does;
+//!   pure.
+//!
+//! Rules are looked up once for a connection, and again when a plan is published. Which names hold
+//! its address is looked up whenever a name decides, so that a lease that ends ends that too.
+
+mod connection_rules;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use fqdn_cache::Ledger;
+use l7_proxy::{
+    ClientHello, ConnectionVerdict, DialTime, HeaderEdit, Inspection, Judge, PassageEvent, Refusal, RequestHead,
+    RequestVerdict, Unreadable,
+};
+use names::Name;
+use parking_lot::Mutex;
+use planner::Plan;
+use policy::ProgramId;
+use policy::l7::{Announcement, HeaderChange, HttpRequest, L7Denial};
+use smallvec::SmallVec;
+
+use crate::gate::NodeGate;
+
+use connection_rules::{ConnectionParties, ConnectionRules, PartyVerdict};
+
+/// Judges by the plan in force.
+#[derive(Debug)]
+pub struct NodeJudge {
+    gate: Arc<NodeGate>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// Evidence that a connection or request was judged. Only this module makes one.
+#[derive(Debug)]
+pub struct Judged(());
+
+/// A connection as the judge knows it.
+#[derive(Debug)]
+pub struct JudgedConnection {
+    parties: ConnectionParties,
+    rules: ConnectionRules,
+    allowed: Option<LastAllowed>,
+}
+
+/// What was allowed last, to be judged again under other rules.
+#[derive(Debug)]
+enum LastAllowed {
+    /// Everything.
+    Anything,
+    Hello {
+        server_name: Option<Name>,
+        is_encrypted: bool,
+    },
+    Request(OwnedRequest),
+    /// What could not be read.
+    Unread,
+}
+
+/// The parts of a request that rules speak of.
+#[derive(Debug)]
+struct OwnedRequest {
+    method: String,
+    path: String,
+    host: String,
+    fields: Vec<(String, Vec<u8>)>,
+}
+
+impl NodeJudge {
+    /// A judge by what `gate` has in force and what `ledger` holds.
+    pub fn new(gate: Arc<NodeGate>, ledger: Arc<Mutex<Ledger>>) -> Self {
+        Self { gate, ledger }
+    }
+
+    /// The rules of now. A plan that is about to be in force counts where it alone knows the pod:
+    /// the kernel may have handed the connection over by it.
+    fn rules(&self, parties: ConnectionParties) -> PartyVerdict {
+        let in_force = self.gate.in_force();
+        let of = |plan: &Plan| ConnectionRules::of(plan, parties, |address, tiers| self.names_of(plan, address, tiers));
+        match (of(&in_force.plan), &in_force.coming) {
+            (PartyVerdict::Ungoverned, Some(coming)) => of(coming),
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// The names that hold an address now, by teachers that count for these tiers.
+    fn names_of(&self, plan: &Plan, address: IpAddr, tiers: ProgramId) -> SmallVec<[Name; 2]> {
+        let ledger = self.ledger.lock();
+        let holders = ledger.holders(clock::now(), address).into_iter();
+        let counting = holders.filter(|entry| plan.may_teach(entry.teacher, tiers));
+        let mut names: SmallVec<[Name; 2]> = counting.map(|entry| entry.name.clone()).collect();
+        names.dedup();
+        names
+    }
+
+    fn decide(&self, connection: &JudgedConnection, announced: Announcement<'_>) -> Result<Vec<HeaderEdit>, L7Denial> {
+        let in_force = self.gate.in_force();
+        let names = |address, tiers| self.names_of(&in_force.plan, address, tiers);
+        let decided = connection.rules.decide(announced, names);
+        decided.map(|changes| changes.into_iter().map(edit).collect())
+    }
+}
+
+impl Judge for NodeJudge {
+    type Connection = JudgedConnection;
+    type Judged = Judged;
+
+    fn connection(&self, source: SocketAddr, asked: SocketAddr) -> ConnectionVerdict<JudgedConnection, Judged> {
+        let parties = ConnectionParties { source, asked };
+        match self.rules(parties) {
+            PartyVerdict::Ungoverned | PartyVerdict::Denied => ConnectionVerdict::Refuse(Refusal::Destination),
+            PartyVerdict::Allowed => ConnectionVerdict::Pass {
+                connection: JudgedConnection {
+                    parties,
+                    rules: ConnectionRules::default(),
+                    allowed: Some(LastAllowed::Anything),
+                },
+                judged: Judged(()),
+            },
+            PartyVerdict::Inspected(rules) => {
+                let inspection = match (rules.take_tls(), rules.take_http()) {
+                    (true, true) => Inspection::HelloOrHttp,
+                    (false, true) => Inspection::Http,
+                    (true, false) => Inspection::Hello,
+                    // The rules of both ends ask for what no connection announces together.
+                    (false, false) => return ConnectionVerdict::Refuse(Refusal::Destination),
+                };
+                ConnectionVerdict::Inspect {
+                    connection: JudgedConnection {
+                        parties,
+                        rules,
+                        allowed: None,
+                    },
+                    inspection,
+                    // The kernel hands over by the address of the backend, never by a Service's.
+                    dial: DialTime::WhenAllowed,
+                }
+            }
+        }
+    }
+
+    fn dialled(&self, _connection: &mut JudgedConnection) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<Judged, Refusal> {
+        let announced = Announcement::Tls {
+            server_name: hello.server_name.as_ref(),
+            is_encrypted: hello.is_encrypted,
+        };
+        self.decide(connection, announced).map_err(refusal)?;
+        connection.allowed = Some(LastAllowed::Hello {
+            server_name: hello.server_name.clone(),
+            is_encrypted: hello.is_encrypted,
+        });
+        Ok(Judged(()))
+    }
+
+    fn request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
+        // A connection that lives on meets the rules of now.
+        match self.rules(connection.parties) {
+            PartyVerdict::Inspected(rules) => connection.rules = rules,
+            PartyVerdict::Allowed => connection.rules = ConnectionRules::default(),
+            PartyVerdict::Ungoverned | PartyVerdict::Denied => return RequestVerdict::Deny(Refusal::Destination),
+        }
+        let fields: SmallVec<[(&str, &[u8]); 24]> = request.fields().collect();
+        let host = request.host().unwrap_or_default();
+        // `CONNECT` has an authority in the place of a path.
+        let path = match request.path() {
+            "" => host,
+            path => path,
+        };
+        let read = HttpRequest {
+            method: request.method().as_bytes(),
+            path: path.as_bytes(),
+            host: host.as_bytes(),
+            headers: &fields,
+        };
+        match self.decide(connection, Announcement::Http(&read)) {
+            Err(denial) => RequestVerdict::Deny(refusal(denial)),
+            Ok(edits) => {
+                connection.allowed = Some(LastAllowed::Request(OwnedRequest {
+                    method: request.method().to_owned(),
+                    path: path.to_owned(),
+                    host: host.to_owned(),
+                    fields: fields
+                        .iter()
+                        .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                        .collect(),
+                }));
+                RequestVerdict::Forward {
+                    judged: Judged(()),
+                    edits,
+                }
+            }
+        }
+    }
+
+    fn unreadable(&self, connection: &mut JudgedConnection, why: Unreadable) -> Result<Judged, Refusal> {
+        self.decide(connection, Announcement::Other)
+            .map_err(|_| Refusal::Unreadable(why))?;
+        connection.allowed = Some(LastAllowed::Unread);
+        Ok(Judged(()))
+    }
+
+    fn generation(&self) -> u64 {
+        self.gate.publications()
+    }
+
+    fn judge_again(&self, connection: &mut JudgedConnection) -> Result<Judged, Refusal> {
+        match self.rules(connection.parties) {
+            PartyVerdict::Ungoverned | PartyVerdict::Denied => return Err(Refusal::Destination),
+            PartyVerdict::Allowed => return Ok(Judged(())),
+            PartyVerdict::Inspected(rules) => connection.rules = rules,
+        }
+        let decided = match &connection.allowed {
+            // Nothing was read that could be judged now.
+            None => return Ok(Judged(())),
+            Some(LastAllowed::Anything | LastAllowed::Unread) => self.decide(connection, Announcement::Other),
+            Some(LastAllowed::Hello {
+                server_name,
+                is_encrypted,
+            }) => self.decide(
+                connection,
+                Announcement::Tls {
+                    server_name: server_name.as_ref(),
+                    is_encrypted: *is_encrypted,
+                },
+            ),
+            Some(LastAllowed::Request(request)) => {
+                let fields: Vec<(&str, &[u8])> = request
+                    .fields
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_slice()))
+                    .collect();
+                let read = HttpRequest {
+                    method: request.method.as_bytes(),
+                    path: request.path.as_bytes(),
+                    host: request.host.as_bytes(),
+                    headers: &fields,
+                };
+                self.decide(connection, Announcement::Http(&read))
+            }
+        };
+        decided.map(|_| Judged(())).map_err(refusal)
+    }
+
+    fn observe(&self, connection: Option<&mut JudgedConnection>, event: PassageEvent<'_>) {
+        let parties = connection.map(|connection| connection.parties);
+        tracing::debug!(?parties, ?event, "a connection that is looked into");
+    }
+}
+
+fn refusal(denial: L7Denial) -> Refusal {
+    match denial {
+        L7Denial::NoRule => Refusal::Destination,
+        L7Denial::OtherProtocol => Refusal::Unreadable(Unreadable::NotTls),
+        L7Denial::NotTls => Refusal::Unreadable(Unreadable::NotTls),
+        L7Denial::NotHttp => Refusal::Unreadable(Unreadable::NotHttp),
+        L7Denial::EncryptedHello => Refusal::EncryptedHello,
+        L7Denial::NoName => Refusal::NoName,
+        L7Denial::ServerName => Refusal::Name,
+        L7Denial::Request => Refusal::Request,
+        L7Denial::OtherName => Refusal::NameOfAnotherAddress,
+    }
+}
+
+fn edit(change: HeaderChange<'_>) -> HeaderEdit {
+    match change {
+        HeaderChange::Add { name, value } => HeaderEdit::Append {
+            name: name.into(),
+            value: value.as_bytes().into(),
+        },
+        HeaderChange::Delete { name } => HeaderEdit::Remove { name: name.into() },
+        HeaderChange::Replace { name, value } => HeaderEdit::Set {
+            name: name.into(),
+            value: value.as_bytes().into(),
+        },
+    }
+}

@@ -1,0 +1,147 @@
+//! The rules that a connection must fulfil, of the programs of both its ends. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use names::Name;
+use planner::Plan;
+use policy::classifier::{Classifier, ConnectionPeer, ConnectionVerdict, RuleIndex};
+use policy::l7::{Announcement, HeaderChange, L7Decision, L7Denial};
+use policy::{Direction, Peer, ProgramId};
+use smallvec::SmallVec;
+
+/// Who connects to whom: the client, and the destination before the kernel handed it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ConnectionParties {
+    pub(super) source: SocketAddr,
+    pub(super) asked: SocketAddr,
+}
+
+/// What the programs of both ends say of a connection before anything of it is read.
+#[derive(Debug)]
+pub(super) enum PartyVerdict {
+    /// No program governs an end. Such a connection is not handed over.
+    Ungoverned,
+    Denied,
+    Allowed,
+    Inspected(ConnectionRules),
+}
+
+/// For each end whose program looks into the connection, the rules of which one must be fulfilled.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionRules {
+    ends: SmallVec<[RulesOfEnd; 2]>,
+}
+
+#[derive(Debug)]
+struct RulesOfEnd {
+    tiers: ProgramId,
+    classifier: Arc<Classifier>,
+    rules: SmallVec<[RuleIndex; 2]>,
+    /// The address of the other end.
+    peer: IpAddr,
+}
+
+impl ConnectionRules {
+    /// `names` says which names hold an address now, for these tiers.
+    pub(super) fn of(
+        plan: &Plan,
+        parties: ConnectionParties,
+        names: impl Fn(IpAddr, ProgramId) -> SmallVec<[Name; 2]>,
+    ) -> PartyVerdict {
+        let ConnectionParties { source, asked } = parties;
+        let mut rules = Self::default();
+        let mut is_governed = false;
+        for (direction, judged, peer) in [
+            (Direction::Egress, source.ip(), asked.ip()),
+            (Direction::Ingress, asked.ip(), source.ip()),
+        ] {
+            let Some(id) = plan.desired.dispatch[direction].get(&judged) else {
+                continue;
+            };
+            is_governed = true;
+            let Some(program) = plan.desired.programs.get(id) else {
+                return PartyVerdict::Denied;
+            };
+            let (tiers, classifier) = (program.enforced.id, &program.enforced.classifier);
+            // Names select no sources.
+            let names = match direction {
+                Direction::Egress => names(peer, tiers),
+                Direction::Ingress => SmallVec::new(),
+            };
+            let towards = ConnectionPeer {
+                address: peer,
+                zone: plan.places.of(peer),
+                port: asked.port(),
+                names: &names,
+            };
+            match classifier.connection(towards, &plan.inventory) {
+                ConnectionVerdict::Allowed => {}
+                ConnectionVerdict::Denied => return PartyVerdict::Denied,
+                ConnectionVerdict::Inspected(of_end) => rules.ends.push(RulesOfEnd {
+                    tiers,
+                    classifier: Arc::clone(classifier),
+                    rules: of_end,
+                    peer,
+                }),
+            }
+        }
+        match (is_governed, rules.ends.is_empty()) {
+            (false, _) => PartyVerdict::Ungoverned,
+            (true, true) => PartyVerdict::Allowed,
+            (true, false) => PartyVerdict::Inspected(rules),
+        }
+    }
+
+    /// Whether TLS may fulfil the rules of both ends.
+    pub(super) fn take_tls(&self) -> bool {
+        self.each_end(|rules| rules.takes_tls())
+    }
+
+    /// Whether plain HTTP may.
+    pub(super) fn take_http(&self) -> bool {
+        self.each_end(|rules| rules.takes_http())
+    }
+
+    fn each_end(&self, takes: impl Fn(&policy::l7::L7Rules) -> bool) -> bool {
+        self.ends.iter().all(|end| end.through().any(|(_, rules)| takes(rules)))
+    }
+
+    /// What is done to the headers of what is announced; or why it is refused. The rules of each
+    /// end must be fulfilled, and of these one.
+    pub(super) fn decide<'r>(
+        &'r self,
+        announced: Announcement<'_>,
+        names: impl Fn(IpAddr, ProgramId) -> SmallVec<[Name; 2]>,
+    ) -> Result<Vec<HeaderChange<'r>>, L7Denial> {
+        let mut changes = Vec::new();
+        for end in &self.ends {
+            let decisions = end.through().map(|(index, rules)| {
+                rules.decide(announced, |announced| {
+                    let is_selected = match &end.classifier.rules()[index].peer {
+                        Peer::Name(pattern) => pattern.matches(announced),
+                        _ => false,
+                    };
+                    is_selected && names(end.peer, end.tiers).contains(announced)
+                })
+            });
+            match decisions.reduce(L7Decision::better) {
+                None => return Err(L7Denial::NoRule),
+                Some(L7Decision::Denied(denial)) => return Err(denial),
+                Some(L7Decision::Audited(denial)) => {
+                    tracing::info!(peer = %end.peer, reason = denial.as_str(), "a name would be refused");
+                }
+                Some(L7Decision::Allowed { changes: more, .. }) => changes.extend(more),
+            }
+        }
+        Ok(changes)
+    }
+}
+
+impl RulesOfEnd {
+    fn through(&self) -> impl Iterator<Item = (RuleIndex, &policy::l7::L7Rules)> {
+        let rules = self.classifier.rules();
+        let indices = self.rules.iter().copied();
+        indices.filter_map(|index| Some((index, rules.get(index)?.through.as_deref()?)))
+    }
+}
