@@ -38,7 +38,7 @@ use crate::ports::{PortRange, PortSet, Protocol};
 use crate::program::{Peer, Rule, Tiers, Verdict};
 use crate::zone::AddressZone;
 
-pub use connection::{ConnectionPeer, ConnectionVerdict};
+pub use connection::{ConnectionClass, ConnectionPeer};
 pub use entry::{ClassifierEntries, ClassifierEntry, SetClass};
 use evaluation::{Precedence, RuleList};
 pub use layout::SetLayout;

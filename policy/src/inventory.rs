@@ -163,8 +163,10 @@ impl Inventory {
         };
         match &rule.peer {
             Peer::Prefix(..) | Peer::Name(_) | Peer::PodsWithin(Zone::World | Zone::Host, _) => none,
-            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix) if !prefix.contains(&address) => none,
-            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, _) => of_pods(&|pod| Some(pod.named(&rule.named))),
+            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster | Zone::Mesh, prefix) if !prefix.contains(&address) => none,
+            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster | Zone::Mesh, _) => {
+                of_pods(&|pod| Some(pod.named(&rule.named)))
+            }
             Peer::Object(ObjectSelector::Pods(selector)) => of_pods(&|pod| {
                 let is_selected = selector.matches(&pod.labels);
                 is_selected.then(|| rule.ports.union(&pod.named(&rule.named)))

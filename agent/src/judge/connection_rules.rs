@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use names::Name;
 use planner::Plan;
-use policy::classifier::{Classifier, ConnectionPeer, ConnectionVerdict, RuleIndex};
+use policy::classifier::{Classifier, ConnectionClass, ConnectionPeer, RuleIndex};
 use policy::l7::{Announcement, HeaderChange, L7Decision, L7Denial};
 use policy::{Direction, Peer, ProgramId};
 use smallvec::SmallVec;
@@ -76,9 +76,9 @@ impl ConnectionRules {
                 names: &names,
             };
             match classifier.connection(towards, &plan.inventory) {
-                ConnectionVerdict::Allowed => {}
-                ConnectionVerdict::Denied => return PartyVerdict::Denied,
-                ConnectionVerdict::Inspected(of_end) => rules.ends.push(RulesOfEnd {
+                ConnectionClass::Allowed => {}
+                ConnectionClass::Denied => return PartyVerdict::Denied,
+                ConnectionClass::Inspected(of_end) => rules.ends.push(RulesOfEnd {
                     tiers,
                     classifier: Arc::clone(classifier),
                     rules: of_end,

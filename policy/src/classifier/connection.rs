@@ -26,7 +26,7 @@ pub struct ConnectionPeer<'a> {
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConnectionVerdict {
+pub enum ConnectionClass {
     /// It passes, whatever it announces.
     Allowed,
     /// It is refused, whatever it announces.
@@ -40,7 +40,7 @@ impl Classifier {
     /// names and objects, so it is for connections that are handed over and for no packet.
     ///
     /// It says what [`verdict`](Self::verdict) says of the entries of the same names and objects.
-    pub fn connection(&self, peer: ConnectionPeer<'_>, inventory: &Inventory) -> ConnectionVerdict {
+    pub fn connection(&self, peer: ConnectionPeer<'_>, inventory: &Inventory) -> ConnectionClass {
         let traffic = (Protocol::Tcp, peer.port);
         let span = self.span(peer.address, peer.zone);
         let by_prefix = span.into_iter().flat_map(|span| span.rules.iter().copied());
@@ -67,10 +67,10 @@ impl Classifier {
                 let through = matching
                     .iter()
                     .filter(|(index, _)| self.list.rules[*index].through.is_some());
-                ConnectionVerdict::Inspected(through.map(|(index, _)| *index).collect())
+                ConnectionClass::Inspected(through.map(|(index, _)| *index).collect())
             }
-            class if class.verdict() == Verdict::Allow => ConnectionVerdict::Allowed,
-            _ => ConnectionVerdict::Denied,
+            class if class.verdict() == Verdict::Allow => ConnectionClass::Allowed,
+            _ => ConnectionClass::Denied,
         }
     }
 }

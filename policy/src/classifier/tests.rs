@@ -293,9 +293,9 @@ proptest! {
         let traffic = Some((Protocol::Tcp, port));
         let expected = target.plainly(&tiers, traffic);
         match classifier.connection(peer, &inventory) {
-            ConnectionVerdict::Allowed => prop_assert_eq!(expected, Verdict::Allow),
-            ConnectionVerdict::Denied => prop_assert_eq!(expected, Verdict::Deny),
-            ConnectionVerdict::Inspected(rules) => {
+            ConnectionClass::Allowed => prop_assert_eq!(expected, Verdict::Allow),
+            ConnectionClass::Denied => prop_assert_eq!(expected, Verdict::Deny),
+            ConnectionClass::Inspected(rules) => {
                 prop_assert_eq!(expected, Verdict::Inspect);
                 let meant = classifier.rules().iter().enumerate().filter(|(_, rule)| {
                     rule.through.is_some() && target.is_meant_by(&rule.peer) && rule.ports.contains(Protocol::Tcp, port)

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use names::Name;
 use oracle::{Announced, Direction, Policies, Probe, Verdict};
-use policy::classifier::{AddressContext, Classifier, ClassifierEntry, ConnectionPeer, ConnectionVerdict};
+use policy::classifier::{AddressContext, Classifier, ClassifierEntry, ConnectionClass, ConnectionPeer};
 use policy::compile::compile;
 use policy::l7::{Announcement, HttpRequest, L7Rules};
 use policy::{AddressZone, EndpointId, PerDirection, Program, Tiers};
@@ -92,9 +92,9 @@ impl<'a> Compiled<'a> {
             names: &names,
         };
         Some(match classifier.connection(peer, &self.node.inventory) {
-            ConnectionVerdict::Allowed => Verdict::Allow,
-            ConnectionVerdict::Denied => Verdict::Deny,
-            ConnectionVerdict::Inspected(rules) => {
+            ConnectionClass::Allowed => Verdict::Allow,
+            ConnectionClass::Denied => Verdict::Deny,
+            ConnectionClass::Inspected(rules) => {
                 let through = rules
                     .iter()
                     .filter_map(|index| classifier.rules()[*index].through.as_ref());
