@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent::inspect::Figures;
+use agent::inspect::{Figures, OtherClusterGauges};
 use agent::metrics::Metrics;
 use cluster::kubernetes::health::SourceFigures;
 use promql_parser::parser::Expr;
@@ -81,6 +81,12 @@ fn the_systemd_unit_starts_what_this_binary_knows_and_lets_the_supervisor_do_its
 fn alerts_and_the_dashboard_are_promql_and_speak_of_metrics_that_there_are() {
     let figures = Figures {
         source: Some(SourceFigures::default()),
+        other_clusters: vec![OtherClusterGauges {
+            name: "west".into(),
+            pods: 0,
+            contested: 0,
+            source: Some(SourceFigures::default()),
+        }],
         ..Figures::default()
     };
     let text = Metrics::new().render(&figures);

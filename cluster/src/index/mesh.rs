@@ -37,6 +37,15 @@ pub(super) struct OtherClusterIndex {
     known: OnceLock<Arc<OtherClusters>>,
 }
 
+/// Who has an address that several clusters may have.
+#[derive(Debug)]
+struct AddressHolders {
+    /// The names of the clusters.
+    holders: BTreeSet<Arc<str>>,
+    /// The pods of other clusters, each with its cluster's name.
+    pods: Vec<(Arc<str>, Arc<SlimPod>)>,
+}
+
 /// Another cluster, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherClusterFigures {
@@ -140,8 +149,9 @@ impl Cluster {
             self.settle_claims();
         }
         // Who is placed anew has moved too.
-        while let Some(address) = self.others.moved.pop_first() {
-            self.settle_address(address);
+        while !self.others.moved.is_empty() {
+            let moved = std::mem::take(&mut self.others.moved);
+            self.settle_addresses(moved);
         }
         // Who it was is known by its pointer.
         let before = self.others.known.take();
@@ -184,6 +194,7 @@ impl Cluster {
             return;
         }
         other.foreign = foreign;
+        self.others.moved.extend(self.others.duplicates.keys());
         for node in other.known.nodes.values() {
             put_node(
                 &mut self.inventory,
@@ -210,35 +221,51 @@ impl Cluster {
         self.others.moved.extend(moved);
     }
 
-    /// Finds out whether pods of several clusters have an address. Only then it takes a look at
-    /// each pod of these.
-    fn settle_address(&mut self, address: IpAddr) {
-        let known = self.others.duplicates.get(&address);
-        let indexed = self.inventory.pods.at(address);
-        let indexed = indexed.filter_map(|pod| pod.labels().get(keys::CLUSTER).map(|name| Arc::from(name.as_str())));
-        let mut holders: BTreeSet<Arc<str>> = indexed.collect();
-        let concerned: BTreeSet<Arc<str>> = holders.iter().chain(known.into_iter().flatten()).cloned().collect();
-        if known.is_none() && holders.len() < 2 {
-            return;
-        }
-        let mut there = Vec::new();
-        for name in concerned {
-            let other = self.others.clusters.get(&name);
-            let pods = other.map(|other| other.known.pods.at(address)).unwrap_or_default();
-            if !pods.is_empty() {
-                holders.insert(Arc::clone(&name));
-                there.push((name, pods));
+    /// Finds out whether pods of several clusters have one of these addresses. Only where some may,
+    /// it takes a look at each pod of other clusters, and at each once.
+    fn settle_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        let indexed = |address: &IpAddr| -> BTreeSet<Arc<str>> {
+            let indexed = self.inventory.pods.at(*address);
+            let named = indexed.filter_map(|pod| pod.labels().get(keys::CLUSTER));
+            named.map(|name| Arc::from(name.as_str())).collect()
+        };
+        let mut doubtful: BTreeMap<IpAddr, AddressHolders> = BTreeMap::new();
+        for address in addresses {
+            let holders = indexed(&address);
+            if holders.len() > 1 || self.others.duplicates.contains_key(&address) {
+                let pods = Vec::new();
+                doubtful.insert(address, AddressHolders { holders, pods });
             }
         }
-        let before = match holders.len() {
-            0 | 1 => self.others.duplicates.remove(&address),
-            _ => self.others.duplicates.insert(address, holders.clone()),
-        };
-        // Where it is held as before, all of them are placed.
-        if before.is_some_and(|before| before == holders) {
+        if doubtful.is_empty() {
             return;
         }
-        for (name, pods) in there {
+        for (name, other) in &self.others.clusters {
+            for pod in other.known.pods.all() {
+                for address in pod.addresses.as_slice() {
+                    // Where a cluster may not have pods, it stands in nobody's way.
+                    let doubtful = doubtful.get_mut(address).filter(|_| !other.foreign.contain(*address));
+                    if let Some(doubtful) = doubtful {
+                        doubtful.holders.insert(Arc::clone(name));
+                        doubtful.pods.push((Arc::clone(name), Arc::clone(&pod)));
+                    }
+                }
+            }
+        }
+        let mut to_place: BTreeMap<Arc<str>, Vec<Arc<SlimPod>>> = BTreeMap::new();
+        for (address, AddressHolders { holders, pods }) in doubtful {
+            let before = match holders.len() {
+                0 | 1 => self.others.duplicates.remove(&address),
+                _ => self.others.duplicates.insert(address, holders.clone()),
+            };
+            // Where it is held as before, all of them are placed.
+            if before.is_none_or(|before| before != holders) {
+                for (name, pod) in pods {
+                    to_place.entry(name).or_default().push(pod);
+                }
+            }
+        }
+        for (name, pods) in to_place {
             self.place(&name, pods);
         }
     }

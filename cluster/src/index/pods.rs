@@ -153,15 +153,6 @@ impl KnownPods {
         self.node.as_ref().is_some_and(|node| pod.is_on(node))
     }
 
-    /// The Pods that have an address, withheld or not. It takes a look at each.
-    pub(super) fn at(&self, address: IpAddr) -> Vec<Arc<SlimPod>> {
-        let has_it = |(NamedPod(pod), place): &(&NamedPod, &PodPlace)| {
-            !matches!(place, PodPlace::Host) && pod.addresses.as_slice().contains(&address)
-        };
-        let there = self.pods.iter().filter(has_it);
-        there.map(|(NamedPod(pod), _)| Arc::clone(pod)).collect()
-    }
-
     /// Every Pod that may be in the index. It takes a look at each.
     pub(super) fn all(&self) -> Vec<Arc<SlimPod>> {
         let placed = self.pods.iter().filter(|(_, place)| !matches!(place, PodPlace::Host));
