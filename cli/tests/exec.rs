@@ -10,6 +10,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 #[path = "exec/confinement.rs"]
 mod confinement;
+#[path = "exec/learn.rs"]
+mod learn;
 #[path = "exec/terminal.rs"]
 mod terminal;
 

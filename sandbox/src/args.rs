@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dns_proxy::Rcode;
 use enforcer::FailMode;
 use ipnet::IpNet;
-use names::{Name, Pattern};
+use names::Name;
 use policy::{DenyResponse, QuestionMode};
 use settings::options::ResolverOptions;
 use settings::{
@@ -17,8 +18,11 @@ use settings::{
     RejectedOption, Settings, UpstreamAddress, choice, resolve,
 };
 
+use crate::allowance::{Allowance, read_list};
 use crate::child::DNS_PORT;
+use crate::learned_policy::LearnOptions;
 use crate::network_plan::NetworkPlan;
+use crate::source::Allowances;
 use crate::{firewall, source};
 
 /// Runs a command in a fresh network namespace that reaches only the names it is allowed.
@@ -27,12 +31,33 @@ use crate::{firewall, source};
 /// 126 when it cannot be executed, 2 when the sandbox cannot be made.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Name that may be reached, on every port; with stars a pattern, as in matchPattern
-    /// (repeatable)
-    #[arg(long, value_name = "NAME|PATTERN", value_parser = pattern)]
-    allow: Vec<Pattern>,
+    /// Name that may be reached, on every port or on one; with stars a pattern, as in matchPattern;
+    /// or an address or network (repeatable)
+    #[arg(long, value_name = "NAME|PATTERN|CIDR[:PORT]")]
+    allow: Vec<Allowance>,
 
-    /// File with policies that apply to the command (repeatable)
+    /// File with values of --allow, one a line, # for comments (repeatable)
+    #[arg(long, value_name = "FILE")]
+    allow_file: Vec<PathBuf>,
+
+    /// Name, address or network that may not be reached, whatever else allows it (repeatable)
+    #[arg(long, value_name = "NAME|PATTERN|CIDR[:PORT]")]
+    deny: Vec<Allowance>,
+
+    /// Let everything through, and write the policy that would have been enough into this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["allow", "allow_file", "deny", "policy"])]
+    learn: Option<PathBuf>,
+
+    /// With --learn: so many names below one parent become a pattern [default: never]
+    #[arg(long, value_name = "N", requires = "learn")]
+    generalize: Option<usize>,
+
+    /// File into which is written, as JSON, what was refused
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// File with policies that apply to the command, read again when it changes; other objects in
+    /// it are left out (repeatable)
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
 
@@ -92,8 +117,37 @@ pub struct Args {
 }
 
 impl Args {
-    pub(crate) fn allowed(&self) -> &[Pattern] {
-        &self.allow
+    /// What the flags and files allow and deny.
+    ///
+    /// # Errors
+    /// Says of each file that cannot be read why.
+    pub(crate) fn allowances(&self) -> Result<Allowances, Vec<String>> {
+        let mut allowances = Allowances {
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            audit: self.learn.is_some(),
+        };
+        let mut wrong = Vec::new();
+        for file in &self.allow_file {
+            let text = fs::read_to_string(file).map_err(|error| format!(" {error}"));
+            match text.and_then(|text| read_list(&text)) {
+                Ok(list) => allowances.allow.extend(list),
+                Err(error) => wrong.push(format!("--allow-file {}:{error}", file.display())),
+            }
+        }
+        if wrong.is_empty() { Ok(allowances) } else { Err(wrong) }
+    }
+
+    /// Where to write the policy that would have been enough, and how it is made.
+    pub(crate) fn learn(&self) -> Option<(&Path, LearnOptions)> {
+        let options = LearnOptions {
+            generalize: self.generalize,
+        };
+        self.learn.as_deref().map(|file| (file, options))
+    }
+
+    pub(crate) fn report_file(&self) -> Option<&Path> {
+        self.report.as_deref()
     }
 
     pub(crate) fn policy_files(&self) -> &[PathBuf] {
@@ -143,7 +197,7 @@ impl Args {
         options.leases.private_addresses = self.private_addresses;
         options.kernel.deny_response = self.deny_response;
         options.kernel.table = firewall::agent_table(plan.id);
-        options.kernel.records_group = RecordsGroup::Off;
+        options.kernel.records_group = RecordsGroup::Group(records_group(plan.id));
         options.process.http = HttpAddress::Off;
         options.process.state_dir = None;
         options.process.run_dir = None;
@@ -151,13 +205,11 @@ impl Args {
     }
 }
 
-fn pattern(text: &str) -> Result<Pattern, String> {
-    if text.contains('*') {
-        Pattern::pattern(text)
-    } else {
-        Pattern::name(text)
-    }
-    .map_err(|error| error.to_string())
+/// The NFLOG group of a sandbox: sandboxes share the host's network namespace, and a group has one
+/// listener. Groups below are left to others.
+fn records_group(id: u32) -> u16 {
+    const FIRST: u16 = 32_768;
+    FIRST + u16::try_from(id % u32::from(FIRST)).unwrap_or_default()
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -94,11 +94,12 @@ impl Child {
     }
 }
 
-/// Starts `command` (program and arguments) in the sandbox, with the descriptors `kept` besides the
-/// standard ones. Must be called on a thread that lives until the child is gone: the kernel kills
-/// the child when the *thread* that started it ends.
+/// Starts `command` (program and arguments) in the sandbox, with one more environment variable, and
+/// with the descriptors `kept` besides the standard ones. Must be called on a thread that lives
+/// until the child is gone: the kernel kills the child when the *thread* that started it ends.
 pub(crate) fn start(
     command: &[OsString],
+    variable: (&str, &Path),
     network: &Namespace,
     resolvers: &[IpAddr],
     kept: &[RawFd],
@@ -115,7 +116,7 @@ pub(crate) fn start(
         }
     }
     let mut prepared = std::process::Command::new(program);
-    prepared.args(arguments);
+    prepared.args(arguments).env(variable.0, variable.1);
     let confinement = Arc::new(Confinement {
         network: network.clone(),
         mounts: Mounts::read()?,

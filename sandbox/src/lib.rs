@@ -8,6 +8,8 @@
 //! 4. [`crash_guard`] starts a second process that can undo all changes, before the first is made.
 //! 5. [`network_setup`] and [`firewall`] build the network. An agent starts on the host's side.
 //! 6. [`child`] runs the command inside, confined by [`confinement`]; [`signals`] are forwarded.
+//!    [`watcher`] follows what it does: [`account`] keeps the account, of which [`report`] makes
+//!    what was refused and [`learned_policy`] what would have been enough.
 //! 7. [`undo`] removes everything. The exit code is the command's.
 //!
 //! What is *not* confined: the command keeps its user, its files and its terminal. It does not see
@@ -15,6 +17,8 @@
 //! daemons of the host to act for it, through their Unix sockets, and can write files that the host
 //! will run. Processes that outlive the command are ended with it.
 
+mod account;
+mod allowance;
 mod args;
 mod child;
 mod confinement;
@@ -22,10 +26,12 @@ mod crash_guard;
 mod descriptors;
 mod firewall;
 mod landlock_scope;
+mod learned_policy;
 mod mounts;
 mod network_plan;
 mod network_setup;
 mod pid_namespace;
+mod report;
 mod sandbox_id;
 mod seccomp;
 mod signals;
@@ -34,9 +40,11 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 mod undo;
+mod watcher;
 
 use std::io::{self, Write};
 use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use agent::app::{Agent, StartError};
@@ -47,17 +55,23 @@ use rustix::thread::{CapabilitySet, capabilities};
 use settings::{RejectedOption, Settings};
 use thiserror::Error;
 
+use account::NetworkAccount;
 use child::{Child, SpawnError};
 use crash_guard::CrashGuard;
 use network_plan::{HostNetwork, NetworkPlan};
+use report::{LiveReport, RefusalReport};
 use sandbox_id::SandboxIdClaim;
 use signals::Signals;
 use source::{Policies, SandboxSource};
 use terminal::Foreground;
 use undo::Undo;
+use watcher::NetworkWatcher;
 
 /// The exit code when the sandbox cannot be made.
 const TROUBLE: u8 = 2;
+
+/// The variable in which the command finds the file that says what was refused to it.
+const REPORT_VARIABLE: &str = "NAMEGATE_REPORT";
 
 /// The hidden verb that starts the crash guard.
 pub const GUARD_VERB: &str = "exec-guard";
@@ -89,6 +103,10 @@ enum ExecError {
     Spawn(#[from] SpawnError),
     #[error("cannot wait for the command: {0}")]
     Wait(io::Error),
+    #[error("cannot learn what the command reaches: {0}")]
+    NotRecorded(String),
+    #[error("cannot write {}: {error}", file.display())]
+    Write { file: PathBuf, error: io::Error },
 }
 
 impl ExecError {
@@ -137,6 +155,7 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
     descriptors::close_all_on_exec().map_err(ExecError::Descriptors)?;
     let terminal = Foreground::of_this_process();
     let policies = Policies::read(args.policy_files()).map_err(ExecError::Policies)?;
+    let allowances = args.allowances().map_err(ExecError::Policies)?;
     check_privileges()?;
     if !args.quiet() {
         policies.remarks().iter().for_each(|remark| say(remark));
@@ -158,7 +177,7 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
         .and_then(|host| NetworkPlan::choose(claim.id(), &host))
         .map_err(ExecError::Network)?;
     let settings = args.settings(&plan)?;
-    let source = SandboxSource::new(plan.addresses(), args.labels(), args.allowed(), policies);
+    let source = SandboxSource::new(plan.addresses(), args.labels(), &allowances, policies);
     if !args.quiet() {
         for policy in source.idle_policies() {
             say(&format!(
@@ -166,6 +185,9 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
             ));
         }
     }
+    let live = LiveReport::new().map_err(ExecError::Network)?;
+    let environment = (REPORT_VARIABLE, live.path());
+    let mut watcher = NetworkWatcher::new(live);
     let undo = Undo::of(&plan);
     let mut program = Command::new("/proc/self/exe");
     program.arg(GUARD_VERB);
@@ -173,8 +195,18 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
 
     let ended = plan.build(&host).map_err(ExecError::Network).and_then(|network| {
         let resolvers: Vec<_> = plan.gateways().collect();
-        let command = |network: &Namespace| child::start(args.command(), network, &resolvers, args.kept_descriptors());
-        runtime.block_on(run_beside_agent(settings, source, || command(&network), &mut signals))
+        let command = || {
+            let variable = (environment.0, environment.1.as_path());
+            child::start(args.command(), variable, &network, &resolvers, args.kept_descriptors())
+        };
+        runtime.block_on(run_beside_agent(
+            args,
+            settings,
+            source,
+            &mut watcher,
+            command,
+            &mut signals,
+        ))
     });
 
     terminal.restore();
@@ -183,34 +215,95 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
         .iter()
         .for_each(|problem| say(&format!("cannot clean up: {problem}")));
     guard.release().map_err(ExecError::Guard)?;
-    ended
+    let code = ended?;
+    tell(args, watcher.account())?;
+    Ok(code)
+}
+
+/// Says what was refused, and writes what was asked for.
+fn tell(args: &Args, account: &NetworkAccount) -> Result<(), ExecError> {
+    let unwritten = |file: &Path| {
+        let file = file.to_owned();
+        move |error| ExecError::Write { file, error }
+    };
+    let refused = RefusalReport::of(account);
+    if let Some(file) = args.report_file() {
+        report::write(file, &refused).map_err(unwritten(file))?;
+    }
+    let mut lines = refused.lines();
+    if let Some((file, options)) = args.learn() {
+        let command: Vec<_> = args.command().iter().map(|part| part.to_string_lossy()).collect();
+        let text = learned_policy::policy(account, &command.join(" "), options);
+        report::replace(file, &text).map_err(unwritten(file))?;
+        lines = vec![format!(
+            "the policy for what was reached ({} names, {} addresses without one) is in {}",
+            account.names.len(),
+            account.nameless.len(),
+            file.display()
+        )];
+        if account.lost > 0 {
+            lines.push(format!(
+                "{} lookups or packets were not seen: learn again",
+                account.lost
+            ));
+        }
+    }
+    if !args.quiet() {
+        lines.iter().for_each(|line| say(line));
+    }
+    Ok(())
 }
 
 /// Runs the agent, and the command beside it once the agent is ready.
 async fn run_beside_agent(
+    args: &Args,
     settings: Settings,
     source: SandboxSource,
+    watcher: &mut NetworkWatcher,
     start_command: impl FnOnce() -> Result<Child, SpawnError>,
     signals: &mut Signals,
 ) -> Result<u8, ExecError> {
     let start = async {
-        let agent = Agent::start(settings, source, None).await?;
+        let agent = Agent::start_recording(settings, source, None, watcher.log()).await?;
         agent.ready().await?;
-        Ok::<_, StartError>(agent)
+        // The first packet of the command is to be recorded, too.
+        let recording = agent.recording().await;
+        Ok::<_, StartError>((agent, recording))
     };
-    let agent = tokio::select! {
+    let (agent, recording) = tokio::select! {
         started = start => started?,
         signal = signals.next() => return Err(ExecError::Interrupted(signal)),
     };
-    let ended = match start_command() {
-        Ok(child) => child::wait(child, signals)
-            .await
-            .map(child::exit_code)
-            .map_err(ExecError::Wait),
-        Err(error) => Err(error.into()),
+    let ended = match recording {
+        Err(why) if args.learn().is_some() => Err(ExecError::NotRecorded(why)),
+        recording => {
+            if let Err(why) = recording
+                && !args.quiet()
+            {
+                say(&format!("note: refused packets are not reported: {why}"));
+            }
+            match start_command() {
+                Ok(child) => wait(child, signals, watcher).await.map_err(ExecError::Wait),
+                Err(error) => Err(error.into()),
+            }
+        }
     };
+    if ended.is_ok() {
+        watcher.settle(&agent).await;
+    }
     agent.stop().await;
     ended
+}
+
+/// Waits for the command, and follows what it does meanwhile.
+async fn wait(child: Child, signals: &mut Signals, watcher: &mut NetworkWatcher) -> io::Result<u8> {
+    let mut ended = std::pin::pin!(child::wait(child, signals));
+    loop {
+        tokio::select! {
+            status = &mut ended => return status.map(child::exit_code),
+            () = tokio::time::sleep(watcher::PAUSE) => watcher.look(),
+        }
+    }
 }
 
 /// Removes what dead runs have left, and warns of chains that may drop the sandbox's packets.

@@ -1,4 +1,5 @@
-//! The source of a sandbox's objects: one namespace, one pod for the command, and its policies.
+//! The source of a sandbox's objects: one namespace, one pod for the command, and its policies,
+//! which are read again when their files change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -6,19 +7,22 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::ReportRow;
 use cluster::index::Cluster;
 use cluster::slim::{PodTemplate, SlimNamespace, SlimPod};
-use cluster::{Object, ObjectChange, ObjectSource, ReadReport, ReportState, Update};
-use names::Pattern;
+use cluster::{Object, ObjectChange, ObjectKey, ObjectSource, ReadReport, ReportState, Update};
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
 use policy::{
-    Action, Diagnostic, DirectionSpec, Extensions, PeerSelector, PerDirection, Policy, PolicyId, PolicyKind,
-    PolicyRule, PolicySpec, PortSet, Severity, Tier, validate,
+    Action, Diagnostic, DirectionSpec, Extensions, PerDirection, Policy, PolicyId, PolicyKind, PolicyRule, PolicySpec,
+    Severity, Tier, validate,
 };
 use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use crate::allowance::Allowance;
 
 /// The name of the node that the pod is on.
 pub(crate) const NODE: &str = "exec";
@@ -33,19 +37,36 @@ const POD: &str = "sandbox";
 /// policy of a file can replace it.
 const COMMAND_LINE: &str = "--allow";
 
-/// A source with one update, which contains everything.
+/// How often files are looked at.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A source with one update, which contains everything, and one for each change of the files.
 #[derive(Debug)]
 pub(crate) struct SandboxSource {
     update: Update,
+    files: Vec<PathBuf>,
+    /// Their contents when they were read.
+    texts: Vec<FileText>,
+    /// Their policies that are in force.
+    in_force: BTreeSet<PolicyId>,
+}
+
+/// What the command line says of names and networks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Allowances {
+    pub(crate) allow: Vec<Allowance>,
+    pub(crate) deny: Vec<Allowance>,
+    /// Nothing is refused, and what would have been is recorded.
+    pub(crate) audit: bool,
 }
 
 impl SandboxSource {
-    /// The source of a pod with these addresses and labels, which may reach `allow` and what
+    /// The source of a pod with these addresses and labels, which may reach what `allowances` and
     /// `policies` allow.
     pub(crate) fn new(
         addresses: impl Iterator<Item = IpAddr>,
         labels: BTreeMap<String, String>,
-        allow: &[Pattern],
+        allowances: &Allowances,
         policies: Policies,
     ) -> Self {
         let mut changes = vec![
@@ -54,8 +75,9 @@ impl SandboxSource {
                 labels: BTreeMap::new(),
             }))),
             ObjectChange::Apply(Object::Pod(Arc::new(pod(addresses, labels)))),
-            ObjectChange::Apply(Object::Policy(Box::new(command_line_policy(allow)))),
+            ObjectChange::Apply(Object::Policy(Box::new(command_line_policy(allowances)))),
         ];
+        let in_force = policies.policies.iter().map(|policy| policy.id.clone()).collect();
         let read = policies.policies.into_iter();
         changes.extend(read.map(|policy| ObjectChange::Apply(Object::Policy(Box::new(policy)))));
         Self {
@@ -64,6 +86,9 @@ impl SandboxSource {
                 reports: policies.reports,
                 ..Update::default()
             },
+            files: policies.files,
+            texts: policies.texts,
+            in_force,
         }
     }
 }
@@ -92,13 +117,62 @@ impl SandboxSource {
 impl ObjectSource for SandboxSource {
     type Error = Infallible;
 
-    async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), Infallible> {
+    async fn run(mut self, updates: mpsc::Sender<Update>) -> Result<(), Infallible> {
+        let mut update = std::mem::take(&mut self.update);
         // An error means that the receiver is gone, and the agent with it.
-        if updates.send(self.update).await.is_ok() {
-            updates.closed().await;
+        while updates.send(update).await.is_ok() {
+            update = tokio::select! {
+                changed = self.changed() => changed,
+                () = updates.closed() => break,
+            };
         }
         Ok(())
     }
+}
+
+impl SandboxSource {
+    /// Waits until the files say something else. While one of them is wrong, what was read before
+    /// stays in force.
+    async fn changed(&mut self) -> Update {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let texts = read_texts(&self.files);
+            if texts == self.texts {
+                continue;
+            }
+            self.texts = texts;
+            match Policies::of_texts(&self.files, &self.texts) {
+                Ok(policies) => {
+                    let now: BTreeSet<PolicyId> = policies.policies.iter().map(|policy| policy.id.clone()).collect();
+                    let gone = self.in_force.difference(&now).cloned();
+                    let gone = gone.map(|id| ObjectChange::Delete(ObjectKey::Policy(id)));
+                    let read = policies.policies.into_iter();
+                    let read = read.map(|policy| ObjectChange::Apply(Object::Policy(Box::new(policy))));
+                    let changes = gone.chain(read).collect();
+                    self.in_force = now;
+                    info!("the policies have changed, and are read again");
+                    return Update {
+                        changes,
+                        reports: policies.reports,
+                        ..Update::default()
+                    };
+                }
+                Err(wrong) => {
+                    for line in wrong {
+                        error!("{line}; what was read before stays in force");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The content of a file, or why it cannot be read.
+type FileText = Result<String, String>;
+
+fn read_texts(files: &[PathBuf]) -> Vec<FileText> {
+    let read = |file: &PathBuf| fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
+    files.iter().map(read).collect()
 }
 
 /// The policies of `--policy` files.
@@ -106,26 +180,43 @@ impl ObjectSource for SandboxSource {
 pub(crate) struct Policies {
     policies: Vec<Policy>,
     reports: Vec<ReadReport>,
+    files: Vec<PathBuf>,
+    texts: Vec<FileText>,
 }
 
 impl Policies {
     /// Reads files. If any policy in them is rejected, returns all errors, one a line.
     pub(crate) fn read(files: &[PathBuf]) -> Result<Self, Vec<String>> {
+        let texts = read_texts(files);
+        let read = Self::of_texts(files, &texts)?;
+        Ok(Self {
+            files: files.to_vec(),
+            texts,
+            ..read
+        })
+    }
+
+    /// As [`read`](Self::read), of files with these contents.
+    fn of_texts(files: &[PathBuf], texts: &[FileText]) -> Result<Self, Vec<String>> {
         let mut read = Self::default();
         let mut wrong = Vec::new();
         let mut seen = BTreeSet::new();
-        for file in files {
-            let text = match fs::read_to_string(file) {
+        for (file, text) in files.iter().zip(texts) {
+            let text = match text {
                 Ok(text) => text,
                 Err(error) => {
-                    wrong.push(format!("{}: {error}", file.display()));
+                    wrong.push(error.clone());
                     continue;
                 }
             };
-            let (documents, diagnostics) = document::parse(&text);
+            let (documents, diagnostics) = document::parse(text);
             read.report(file, String::new(), diagnostics);
             for document in documents {
                 let object = format!("{} {}", document.kind, document.name);
+                // Manifests often hold what a policy is for beside it.
+                if validate::id(&document).is_none() && validate::foreign_policy(&document).is_none() {
+                    continue;
+                }
                 let (policy, mut diagnostics) = policy_of(document);
                 if let Some(policy) = &policy
                     && !seen.insert(policy.id.clone())
@@ -189,17 +280,22 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
     (verdict.accepted(), diagnostics)
 }
 
-/// The policy that closes the sandbox, and allows the names of `--allow` on every port.
-fn command_line_policy(allow: &[Pattern]) -> Policy {
-    let rule = |patterns: &[Pattern]| PolicyRule {
-        origin: COMMAND_LINE.to_owned(),
-        action: Action::Allow,
-        peers: PeerSelector::Names(patterns.to_vec()),
-        ports: PortSet::All,
+/// The policy that closes the sandbox, allows what `--allow` names and denies what `--deny` names.
+fn command_line_policy(allowances: &Allowances) -> Policy {
+    let rule = |flag: &str, action: Action, value: &Allowance| PolicyRule {
+        origin: format!("{flag} {value}"),
+        action,
+        peers: value.peers(),
+        ports: value.ports(),
         named: Vec::new(),
         inspected: Vec::new(),
         dns: Vec::new(),
     };
+    let allow = allowances
+        .allow
+        .iter()
+        .map(|value| rule(COMMAND_LINE, Action::Allow, value));
+    let deny = allowances.deny.iter().map(|value| rule("--deny", Action::Deny, value));
     Policy {
         id: PolicyId {
             // Clusterwide ones have no namespace, and print as their name alone.
@@ -207,17 +303,16 @@ fn command_line_policy(allow: &[Pattern]) -> Policy {
             namespace: String::new(),
             name: COMMAND_LINE.to_owned(),
         },
-        extensions: Extensions::default(),
+        extensions: Extensions {
+            audit: allowances.audit,
+            ..Extensions::default()
+        },
         specs: vec![PolicySpec {
             subject: LabelSelector::default(),
             tier: Tier::Network,
             directions: PerDirection::of_egress(DirectionSpec {
                 closes: true,
-                rules: if allow.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![rule(allow)]
-                },
+                rules: deny.chain(allow).collect(),
             }),
         }],
     }

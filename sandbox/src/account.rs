@@ -1,0 +1,227 @@
+//! What a command did on the network, out of events. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use events::{Event, EventDetail, EventVerdict, FlowEvent, LookupEvent};
+use names::Name;
+
+/// What a command has looked up and connected to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NetworkAccount {
+    pub(crate) names: BTreeMap<Name, NameUse>,
+    /// Destinations that no name has led to.
+    pub(crate) nameless: BTreeMap<FlowEnd, FlowUse>,
+    /// So many events were not seen.
+    pub(crate) lost: u64,
+}
+
+/// What a command did with a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NameUse {
+    /// Lookups that were answered, also with nothing.
+    pub(crate) answered: u64,
+    /// Lookups that were refused.
+    pub(crate) refused: u64,
+    /// Why the last of these was.
+    pub(crate) reason: Option<String>,
+    /// What it resolved to.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Where it led to.
+    pub(crate) flows: BTreeMap<FlowEnd, FlowUse>,
+}
+
+/// How many flows began to one destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FlowUse {
+    /// Let through.
+    pub(crate) passed: u64,
+    /// Refused.
+    pub(crate) refused: u64,
+}
+
+/// Where a flow leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FlowEnd {
+    pub(crate) address: IpAddr,
+    pub(crate) traffic: FlowTraffic,
+}
+
+/// What rules tell apart of a flow's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FlowTraffic {
+    /// The IANA protocol number.
+    pub(crate) protocol: u8,
+    /// The port, or the type of the ICMP message.
+    pub(crate) port: Option<u16>,
+}
+
+impl NetworkAccount {
+    /// Takes in an event. Returns whether something new was refused.
+    pub(crate) fn take(&mut self, event: &Event) -> bool {
+        match &event.detail {
+            EventDetail::Lookup(lookup) => self.looked_up(event.verdict, lookup),
+            EventDetail::Flow(flow) => self.flowed(event, flow),
+            EventDetail::Request(_) | EventDetail::Policy(_) | EventDetail::Agent(_) => false,
+        }
+    }
+
+    fn looked_up(&mut self, verdict: EventVerdict, lookup: &LookupEvent) -> bool {
+        let of_name = self.names.entry(lookup.name.clone()).or_default();
+        match verdict {
+            EventVerdict::Refused => {
+                of_name.refused += 1;
+                of_name.reason.clone_from(&lookup.reason);
+                return true;
+            }
+            EventVerdict::Allowed | EventVerdict::Audited => {
+                of_name.answered += 1;
+                of_name.addresses.extend(&lookup.addresses);
+            }
+            EventVerdict::Failed | EventVerdict::Noted => {}
+        }
+        false
+    }
+
+    fn flowed(&mut self, event: &Event, flow: &FlowEvent) -> bool {
+        let Some(destination) = &event.destination else {
+            return false;
+        };
+        let Some(address) = destination.address.filter(|address| !is_of_the_link(*address)) else {
+            return false;
+        };
+        let end = FlowEnd {
+            address,
+            traffic: FlowTraffic {
+                protocol: flow.protocol,
+                port: destination.port.or(flow.icmp_type.map(u16::from)),
+            },
+        };
+        let flows = match destination.names.first() {
+            Some(name) => &mut self.names.entry(name.clone()).or_default().flows,
+            None => &mut self.nameless,
+        };
+        let of_end = flows.entry(end).or_default();
+        match event.verdict {
+            EventVerdict::Refused => {
+                of_end.refused += 1;
+                true
+            }
+            _ => {
+                of_end.passed += 1;
+                false
+            }
+        }
+    }
+}
+
+/// Whether a packet to this address is one that the kernel or a discovery protocol sends by itself,
+/// and that never leaves the sandbox's own link.
+fn is_of_the_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
+    }
+}
+
+impl fmt::Display for FlowTraffic {
+    /// As in `443/TCP`; for ICMP the type stands in the port's place.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(port) = self.port {
+            write!(f, "{port}/")?;
+        }
+        match self.protocol {
+            1 => f.write_str("ICMP"),
+            6 => f.write_str("TCP"),
+            17 => f.write_str("UDP"),
+            58 => f.write_str("ICMPv6"),
+            132 => f.write_str("SCTP"),
+            other => write!(f, "protocol {other}"),
+        }
+    }
+}
+
+/// Events of a command, for the tests of what is made of them.
+#[cfg(test)]
+pub(crate) mod samples {
+    use clock::WallTime;
+    use events::EventEnd;
+
+    use super::*;
+
+    pub(crate) fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    pub(crate) fn lookup(verdict: EventVerdict, asked: &str, addresses: &[&str]) -> Event {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap());
+        Event {
+            at: WallTime::default(),
+            verdict,
+            direction: None,
+            source: None,
+            destination: None,
+            policies: Vec::new(),
+            rule: None,
+            detail: EventDetail::Lookup(LookupEvent {
+                name: name(asked),
+                upstream: None,
+                addresses: addresses.collect(),
+                reason: Some("namegate: no".into()),
+            }),
+        }
+    }
+
+    pub(crate) fn flow(verdict: EventVerdict, to: &str, (protocol, port): (u8, u16), led: Option<&str>) -> Event {
+        let is_icmp = matches!(protocol, 1 | 58);
+        Event {
+            destination: Some(EventEnd {
+                address: Some(to.parse().unwrap()),
+                port: Some(port).filter(|_| !is_icmp),
+                names: led.map(name).into_iter().collect(),
+                ..EventEnd::default()
+            }),
+            detail: EventDetail::Flow(FlowEvent {
+                protocol,
+                icmp_type: u8::try_from(port).ok().filter(|_| is_icmp),
+                totals: None,
+            }),
+            ..lookup(verdict, "unused.example", &[])
+        }
+    }
+
+    pub(crate) fn account(events: &[Event]) -> NetworkAccount {
+        let mut account = NetworkAccount::default();
+        for event in events {
+            account.take(event);
+        }
+        account
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{account, flow, lookup, name};
+    use super::*;
+
+    #[test]
+    fn lookups_and_flows_are_counted_by_name_and_destination() {
+        let seen = account(&[
+            lookup(EventVerdict::Allowed, "a.example", &["192.0.2.1"]),
+            lookup(EventVerdict::Allowed, "a.example", &[]),
+            lookup(EventVerdict::Refused, "b.example", &[]),
+            flow(EventVerdict::Audited, "192.0.2.1", (6, 443), Some("a.example")),
+            flow(EventVerdict::Audited, "192.0.2.1", (6, 443), Some("a.example")),
+            flow(EventVerdict::Refused, "192.0.2.9", (6, 25), None),
+            flow(EventVerdict::Refused, "224.0.0.251", (17, 5353), None),
+            flow(EventVerdict::Refused, "ff02::2", (58, 133), None),
+        ]);
+        let a = &seen.names[&name("a.example")];
+        assert_eq!((a.answered, a.refused, a.addresses.len()), (2, 0, 1));
+        assert_eq!(a.flows.values().map(|it| it.passed).collect::<Vec<_>>(), [2]);
+        assert_eq!(seen.names[&name("b.example")].refused, 1);
+        let nameless: Vec<_> = seen.nameless.iter().map(|(end, _)| end.traffic.to_string()).collect();
+        assert_eq!(nameless, ["25/TCP"], "what stays on the link is nobody's wish");
+    }
+}
