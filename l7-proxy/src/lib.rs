@@ -11,19 +11,24 @@
 //! - `limits`: how much and how long, with defaults.
 //!
 //! A connection:
+//! - `conversation`: one connection as a state machine: octets and time go in, octets come out.
 //! - `hello`: the ClientHello of TLS, as far as names are concerned.
-//! - `head`: heads of HTTP/1 requests and responses, read strictly.
+//! - `head`: heads of HTTP/1 requests and responses, read strictly. `framing`: their bodies.
 
+mod conversation;
 mod edit;
 mod event;
+mod framing;
 mod head;
 mod hello;
 mod judge;
 mod limits;
 mod refusal;
 
+pub use conversation::{Conversation, Ending};
 pub use edit::HeaderEdit;
 pub use event::{DialFailure, PassageEvent};
+pub use head::error::HeadError;
 pub use head::request::{HttpVersion, RequestHead};
 pub use hello::{ClientHello, HelloProgress, HelloReader, InvalidHello};
 pub use judge::{ConnectionVerdict, DialTime, Inspection, Judge, RequestVerdict};

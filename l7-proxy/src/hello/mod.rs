@@ -11,6 +11,7 @@ pub(crate) mod samples;
 use names::Name;
 use smallvec::SmallVec;
 
+pub(crate) use reassembly::HANDSHAKE;
 pub use reassembly::{HelloProgress, HelloReader};
 
 /// What a ClientHello says of the server that the client wants.

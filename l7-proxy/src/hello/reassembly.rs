@@ -6,7 +6,7 @@
 use super::{ClientHello, InvalidHello, message};
 
 /// The content type of handshake records, and so the first octet of a connection that speaks TLS.
-const HANDSHAKE: u8 = 22;
+pub(crate) const HANDSHAKE: u8 = 22;
 /// The type of the ClientHello message.
 const CLIENT_HELLO: u8 = 1;
 const RECORD_HEADER: usize = 5;

@@ -1,0 +1,46 @@
+//! What the proxy answers itself.
+
+/// An answer of the proxy's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnReply {
+    Denied,
+    BadRequest,
+    RequestTimeout,
+    HeadTooLong,
+    VersionNotSupported,
+    BadGateway,
+    GatewayTimeout,
+}
+
+impl OwnReply {
+    /// The response. `is_head` leaves the body out, `closes` announces the end of the connection.
+    pub(super) fn write(self, is_head: bool, closes: bool) -> Vec<u8> {
+        let (status, text) = match self {
+            Self::Denied => ("403 Forbidden", "Access denied"),
+            Self::BadRequest => ("400 Bad Request", "The request is malformed"),
+            Self::RequestTimeout => ("408 Request Timeout", "The request did not come in time"),
+            Self::HeadTooLong => (
+                "431 Request Header Fields Too Large",
+                "The head of the request is too long, or has more than 100 fields",
+            ),
+            Self::VersionNotSupported => ("505 HTTP Version Not Supported", "HTTP/1.1 is spoken here"),
+            Self::BadGateway => (
+                "502 Bad Gateway",
+                "The server cannot be reached, or its answer is malformed",
+            ),
+            Self::GatewayTimeout => (
+                "504 Gateway Timeout",
+                "The server did not accept the connection in time",
+            ),
+        };
+        let connection = if closes { "Connection: close\r\n" } else { "" };
+        let length = text.len() + 2;
+        let mut reply =
+            format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{connection}\r\n");
+        if !is_head {
+            reply.push_str(text);
+            reply.push_str("\r\n");
+        }
+        reply.into_bytes()
+    }
+}

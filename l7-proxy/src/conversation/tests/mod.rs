@@ -1,0 +1,6 @@
+//! Conversations as scripts: what each side sends, and what the other sees of it.
+
+mod hostile;
+mod http;
+mod opaque;
+mod talk;
