@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((a.answered, a.refused, a.addresses.len()), (2, 0, 1));
         assert_eq!(a.flows.values().map(|it| it.passed).collect::<Vec<_>>(), [2]);
         assert_eq!(seen.names[&name("b.example")].refused, 1);
-        let nameless: Vec<_> = seen.nameless.iter().map(|(end, _)| end.traffic.to_string()).collect();
+        let nameless: Vec<_> = seen.nameless.keys().map(|end| end.traffic.to_string()).collect();
         assert_eq!(nameless, ["25/TCP"], "what stays on the link is nobody's wish");
     }
 }
