@@ -101,6 +101,12 @@ impl Cluster {
             ObjectChange::Apply(Object::EndpointSlice(slice)) => {
                 self.own.services.apply_slice(slice, &mut self.inventory.services);
             }
+            ObjectChange::Apply(Object::ServiceImport(import)) => {
+                self.others.note_import(&import.namespace, &import.name);
+                if self.own.services.apply_import(import, &mut self.inventory.services) {
+                    self.networks.change_services();
+                }
+            }
             ObjectChange::Apply(Object::CidrGroup(group)) => {
                 self.cidr_groups.insert(group.name.clone(), *group);
                 self.inventory.cidr_groups = self.cidr_groups.values().cloned().collect();
@@ -139,6 +145,12 @@ impl Cluster {
                 self.own
                     .services
                     .delete_slice(&namespace, &name, &mut self.inventory.services);
+            }
+            ObjectKey::ServiceImport(namespace, name) => {
+                let services = &mut self.inventory.services;
+                if self.own.services.delete_import(&namespace, &name, services) {
+                    self.networks.change_services();
+                }
             }
             ObjectKey::CidrGroup(name) => {
                 self.cidr_groups.remove(&name);

@@ -72,6 +72,7 @@ impl Serialize for KeptObject {
             Self::Slim(Object::Node(node)) => node.serialize(serializer),
             Self::Slim(Object::Service(service)) => service.serialize(serializer),
             Self::Slim(Object::EndpointSlice(slice)) => slice.serialize(serializer),
+            Self::Slim(Object::ServiceImport(import)) => import.serialize(serializer),
             Self::Slim(Object::CidrGroup(_) | Object::Policy(_)) => {
                 Err(serde::ser::Error::custom("it is kept as a document"))
             }

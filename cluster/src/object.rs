@@ -8,7 +8,7 @@ use policy::labels::Labels;
 use policy::{CidrGroup, Policy, PolicyId, PolicyKind};
 
 use crate::report::ReadReport;
-use crate::slim::{SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService};
+use crate::slim::{SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService, SlimServiceImport};
 
 /// An object that Namegate acts on.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub enum Object {
     Service(Arc<SlimService>),
     /// Backends of a Service.
     EndpointSlice(Arc<SlimEndpointSlice>),
+    /// A Service that other clusters export.
+    ServiceImport(Arc<SlimServiceImport>),
     /// Prefixes that policies refer to.
     CidrGroup(Box<CidrGroup>),
     /// A validated policy.
@@ -42,6 +44,8 @@ pub enum ObjectKey {
     Service(String, String),
     /// Namespace and name of an EndpointSlice.
     EndpointSlice(String, String),
+    /// Namespace and name of a ServiceImport.
+    ServiceImport(String, String),
     /// Name of a CiliumCIDRGroup.
     CidrGroup(String),
     /// A policy.
@@ -63,6 +67,9 @@ impl Object {
                     size_of::<SlimService>() + labels + addresses(service.addresses.len())
                 }
                 Object::EndpointSlice(slice) => size_of::<SlimEndpointSlice>() + addresses(slice.backends.len()),
+                Object::ServiceImport(import) => {
+                    size_of::<SlimServiceImport>() + of_labels(&import.labels) + addresses(import.addresses.len())
+                }
                 Object::CidrGroup(group) => size_of::<CidrGroup>() + size_of_val(group.prefixes.as_slice()),
                 Object::Policy(_) => size_of::<Policy>(),
             }
@@ -83,6 +90,7 @@ impl ObjectKey {
             ObjectKey::Node(_) => "Node",
             ObjectKey::Service(..) => "Service",
             ObjectKey::EndpointSlice(..) => "EndpointSlice",
+            ObjectKey::ServiceImport(..) => "ServiceImport",
             ObjectKey::CidrGroup(_) => "CiliumCIDRGroup",
             ObjectKey::Policy(id) => id.kind.as_str(),
         }
@@ -96,7 +104,8 @@ impl fmt::Display for ObjectKey {
         match self {
             ObjectKey::Pod(namespace, name)
             | ObjectKey::Service(namespace, name)
-            | ObjectKey::EndpointSlice(namespace, name) => {
+            | ObjectKey::EndpointSlice(namespace, name)
+            | ObjectKey::ServiceImport(namespace, name) => {
                 write!(f, "{kind} {namespace}/{name}")
             }
             ObjectKey::Namespace(name) | ObjectKey::Node(name) | ObjectKey::CidrGroup(name) => {
@@ -125,6 +134,7 @@ pub(crate) enum ObjectKind {
     Node,
     Service,
     EndpointSlice,
+    ServiceImport,
     CidrGroup,
     Policy(PolicyKind),
 }
@@ -148,6 +158,7 @@ impl Object {
             Object::Node(node) => (ObjectKind::Node, "", &*node.name),
             Object::Service(service) => (ObjectKind::Service, &*service.namespace, &*service.name),
             Object::EndpointSlice(slice) => (ObjectKind::EndpointSlice, &*slice.namespace, &*slice.name),
+            Object::ServiceImport(import) => (ObjectKind::ServiceImport, &*import.namespace, &*import.name),
             Object::CidrGroup(group) => (ObjectKind::CidrGroup, "", group.name.as_str()),
             Object::Policy(policy) => return ObjectName::of_policy(&policy.id),
         };
@@ -163,6 +174,7 @@ impl ObjectKey {
             ObjectKey::Node(name) => (ObjectKind::Node, "", name),
             ObjectKey::Service(namespace, name) => (ObjectKind::Service, namespace.as_str(), name),
             ObjectKey::EndpointSlice(namespace, name) => (ObjectKind::EndpointSlice, namespace.as_str(), name),
+            ObjectKey::ServiceImport(namespace, name) => (ObjectKind::ServiceImport, namespace.as_str(), name),
             ObjectKey::CidrGroup(name) => (ObjectKind::CidrGroup, "", name),
             ObjectKey::Policy(id) => return ObjectName::of_policy(id),
         };
@@ -187,6 +199,7 @@ impl<'a> ObjectName<'a> {
             ObjectKind::Node => ObjectKey::Node(name),
             ObjectKind::Service => ObjectKey::Service(namespace, name),
             ObjectKind::EndpointSlice => ObjectKey::EndpointSlice(namespace, name),
+            ObjectKind::ServiceImport => ObjectKey::ServiceImport(namespace, name),
             ObjectKind::CidrGroup => ObjectKey::CidrGroup(name),
             ObjectKind::Policy(kind) => ObjectKey::Policy(PolicyId { kind, namespace, name }),
         }

@@ -101,7 +101,12 @@ pub(crate) fn reread_slim(source: &str) -> Option<Object> {
 fn is_slim(api_version: &str, kind: &str) -> bool {
     matches!(
         (api_version, kind),
-        ("v1", "Pod" | "Namespace" | "Node" | "Service") | ("discovery.k8s.io/v1", "EndpointSlice")
+        ("v1", "Pod" | "Namespace" | "Node" | "Service")
+            | ("discovery.k8s.io/v1", "EndpointSlice")
+            | (
+                "multicluster.x-k8s.io/v1beta1" | "multicluster.x-k8s.io/v1alpha1",
+                "ServiceImport"
+            )
     )
 }
 
@@ -170,6 +175,7 @@ fn slim(kind: &str, wire: WireObject, bad: &mut Vec<BadValue>) -> Option<Object>
         "Node" => Object::Node(Arc::new(SlimKind::from_wire(wire, bad))),
         "Service" => Object::Service(Arc::new(SlimKind::from_wire(wire, bad))),
         "EndpointSlice" => Object::EndpointSlice(Arc::new(SlimKind::from_wire(wire, bad))),
+        "ServiceImport" => Object::ServiceImport(Arc::new(SlimKind::from_wire(wire, bad))),
         _ => return None,
     })
 }
@@ -257,6 +263,7 @@ fn key_of(document: &Document) -> Option<ObjectKey> {
         "Service" => ObjectKey::Service(namespace_of(document), name),
         "CiliumCIDRGroup" => ObjectKey::CidrGroup(name),
         "EndpointSlice" => ObjectKey::EndpointSlice(namespace_of(document), name),
+        "ServiceImport" => ObjectKey::ServiceImport(namespace_of(document), name),
         _ => return validate::id(document).map(ObjectKey::Policy),
     })
 }

@@ -101,6 +101,21 @@ pub struct SlimService {
     pub hides_clients: bool,
 }
 
+/// A Service that other clusters export to this one (MCS API, KEP-1645).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlimServiceImport {
+    /// Its namespace, never empty.
+    pub namespace: Arc<str>,
+    /// `metadata.name`: that of the Services that are exported.
+    pub name: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses inside this cluster; a headless one has none.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The names of the clusters that export it.
+    pub exporters: BTreeSet<Arc<str>>,
+}
+
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlimServicePort {
@@ -123,6 +138,8 @@ pub struct SlimEndpointSlice {
     pub name: Arc<str>,
     /// The name of its Service, where it says one.
     pub service: Option<Arc<str>>,
+    /// The name of the ServiceImport that it is of, where it says one.
+    pub import: Option<Arc<str>>,
     /// The addresses of the backends; one that holds names has none. Those that are not ready
     /// count: they are about to be, and the kernel should know first.
     pub backends: Box<[IpAddr]>,

@@ -18,6 +18,7 @@ use crate::slim::{SlimNode, SlimPod};
 use super::claims::{self, Claim, ContestedClaims, ForeignAddresses};
 use super::known_cluster::OtherCluster;
 use super::pods::MovedAddresses;
+use super::services::SharedName;
 use super::{Cluster, put_node};
 
 /// So many findings about a cluster are told; the rest are counted.
@@ -31,6 +32,8 @@ pub(super) struct OtherClusterIndex {
     duplicates: BTreeMap<IpAddr, BTreeSet<Arc<str>>>,
     /// Addresses that pods have been given or have lost since all was settled.
     moved: BTreeSet<IpAddr>,
+    /// ServiceImports whose exporters may have other backends since.
+    exports: BTreeSet<SharedName>,
     /// Whether a node has come, gone or changed since.
     claims_changed: bool,
     /// Made when somebody asks.
@@ -72,6 +75,13 @@ impl OtherClusterIndex {
     pub(super) fn note_moved(&mut self, moved: &MovedAddresses) {
         if !self.clusters.is_empty() {
             self.moved.extend(moved);
+        }
+    }
+
+    /// A ServiceImport, or what may be behind it in another cluster, has changed.
+    pub(super) fn note_import(&mut self, namespace: &str, name: &str) {
+        if !self.clusters.is_empty() {
+            self.exports.insert((namespace.into(), name.into()));
         }
     }
 
@@ -121,22 +131,36 @@ impl Cluster {
                 index.claims_changed = true;
             }
             ObjectChange::Apply(Object::Service(service)) => {
+                index
+                    .exports
+                    .insert((Arc::clone(&service.namespace), Arc::clone(&service.name)));
                 other.known.services.apply(service, &mut other.services);
             }
             ObjectChange::Delete(ObjectKey::Service(namespace, name)) => {
+                index.exports.insert((namespace.as_str().into(), name.as_str().into()));
                 other.known.services.delete(&namespace, &name, &mut other.services);
             }
             ObjectChange::Apply(Object::EndpointSlice(slice)) => {
+                index
+                    .exports
+                    .extend(other.known.services.services_of(&slice.namespace, &slice.name));
+                let service = slice.service.as_ref();
+                index
+                    .exports
+                    .extend(service.map(|service| (Arc::clone(&slice.namespace), Arc::clone(service))));
                 other.known.services.apply_slice(slice, &mut other.services);
             }
             ObjectChange::Delete(ObjectKey::EndpointSlice(namespace, name)) => {
+                index
+                    .exports
+                    .extend(other.known.services.services_of(&namespace, &name));
                 other
                     .known
                     .services
                     .delete_slice(&namespace, &name, &mut other.services);
             }
-            ObjectChange::Apply(Object::CidrGroup(_) | Object::Policy(_))
-            | ObjectChange::Delete(ObjectKey::CidrGroup(_) | ObjectKey::Policy(_)) => {}
+            ObjectChange::Apply(Object::ServiceImport(_) | Object::CidrGroup(_) | Object::Policy(_))
+            | ObjectChange::Delete(ObjectKey::ServiceImport(..) | ObjectKey::CidrGroup(_) | ObjectKey::Policy(_)) => {}
         }
         self.networks.move_pods(&moved, &self.inventory.pods);
         index.moved.extend(moved);
@@ -147,6 +171,11 @@ impl Cluster {
     pub fn settle(&mut self) {
         if std::mem::take(&mut self.others.claims_changed) {
             self.settle_claims();
+            // Some of their backends may have become others' too, or may not be any more.
+            self.others.exports.extend(self.own.services.imports().cloned());
+        }
+        for key in std::mem::take(&mut self.others.exports) {
+            self.settle_import(key);
         }
         // Who is placed anew has moved too.
         while !self.others.moved.is_empty() {
@@ -158,6 +187,26 @@ impl Cluster {
         if let Some(now) = self.other_clusters().zip(before).filter(|(now, before)| now == before) {
             self.others.known = OnceLock::from(now.1);
         }
+    }
+
+    /// Finds the backends that the exporters of a ServiceImport have for it.
+    fn settle_import(&mut self, key: SharedName) {
+        let Some(import) = self.own.services.import(&key) else {
+            return;
+        };
+        let exporters = import
+            .exporters
+            .iter()
+            .filter_map(|name| self.others.clusters.get(name));
+        let (namespace, name) = (&*key.0, &*key.1);
+        let backends = exporters.filter_map(|other| Some((other, other.services.get(namespace, name)?)));
+        let own = backends.flat_map(|(other, service)| {
+            let backends = service.backends.iter().copied();
+            backends.filter(|address| !other.foreign.contain(*address))
+        });
+        let backends = own.collect();
+        let services = &mut self.inventory.services;
+        self.own.services.export(key, backends, services);
     }
 
     fn settle_claims(&mut self) {

@@ -6,20 +6,28 @@ use std::sync::Arc;
 
 use policy::inventory::{InventoryService, ServiceIndex};
 
-use crate::slim::{SlimEndpointSlice, SlimService};
+use crate::slim::{SlimEndpointSlice, SlimService, SlimServiceImport};
 
 /// Namespace and name.
-type SharedName = (Arc<str>, Arc<str>);
+pub(super) type SharedName = (Arc<str>, Arc<str>);
 
 /// Services, and what is only known by its slices: the objects of a directory need not be complete.
 #[derive(Debug, Default)]
 pub(super) struct KnownServices {
     services: BTreeMap<SharedName, Arc<SlimService>>,
-    /// By namespace and name of the slice. They have a Service.
+    /// What other clusters export. It is one with the Service of its name.
+    imports: BTreeMap<SharedName, Arc<SlimServiceImport>>,
+    /// Where the exporters have it themselves, as far as they are known.
+    exported: BTreeMap<SharedName, BTreeSet<IpAddr>>,
+    /// By namespace and name of the slice. They have a Service or a ServiceImport.
     slices: BTreeMap<SharedName, Arc<SlimEndpointSlice>>,
     /// The names of each service's slices.
-    slices_of: BTreeMap<SharedName, BTreeSet<Arc<str>>>,
+    slices_of: SlicesOf,
+    /// The same of ServiceImports.
+    slices_of_imports: SlicesOf,
 }
+
+type SlicesOf = BTreeMap<SharedName, BTreeSet<Arc<str>>>;
 
 impl KnownServices {
     /// Returns whether it has other addresses than before.
@@ -41,71 +49,123 @@ impl KnownServices {
         before.is_some_and(|before| !before.addresses.is_empty())
     }
 
+    /// Takes in a ServiceImport. Returns whether it has other addresses than before.
+    pub(super) fn apply_import(&mut self, import: Arc<SlimServiceImport>, index: &mut ServiceIndex) -> bool {
+        let key = (Arc::clone(&import.namespace), Arc::clone(&import.name));
+        let before = self.imports.insert(key.clone(), Arc::clone(&import));
+        self.look_again(key, index);
+        before.map(|before| before.addresses.clone()).unwrap_or_default() != import.addresses
+    }
+
+    /// Returns whether it had addresses.
+    pub(super) fn delete_import(&mut self, namespace: &str, name: &str, index: &mut ServiceIndex) -> bool {
+        let key = (namespace.into(), name.into());
+        let before = self.imports.remove(&key);
+        self.exported.remove(&key);
+        self.look_again(key, index);
+        before.is_some_and(|before| !before.addresses.is_empty())
+    }
+
+    /// A ServiceImport.
+    pub(super) fn import(&self, key: &SharedName) -> Option<&SlimServiceImport> {
+        self.imports.get(key).map(Arc::as_ref)
+    }
+
+    /// The names of every ServiceImport.
+    pub(super) fn imports(&self) -> impl Iterator<Item = &SharedName> {
+        self.imports.keys()
+    }
+
+    /// Takes in where the exporters of a ServiceImport have it.
+    pub(super) fn export(&mut self, key: SharedName, backends: BTreeSet<IpAddr>, index: &mut ServiceIndex) {
+        self.exported.insert(key.clone(), backends);
+        self.look_again(key, index);
+    }
+
     pub(super) fn apply_slice(&mut self, slice: Arc<SlimEndpointSlice>, index: &mut ServiceIndex) {
+        self.delete_slice(&Arc::clone(&slice.namespace), &Arc::clone(&slice.name), index);
+        if slice.service.is_none() && slice.import.is_none() {
+            return;
+        }
+        let of = |owner: &Option<Arc<str>>| Some((Arc::clone(&slice.namespace), Arc::clone(owner.as_ref()?)));
+        let owners = [of(&slice.service), of(&slice.import)];
+        let each = [&mut self.slices_of, &mut self.slices_of_imports];
+        for (slices_of, owner) in each.into_iter().zip(&owners) {
+            if let Some(owner) = owner {
+                let slices = slices_of.entry(owner.clone()).or_default();
+                slices.insert(Arc::clone(&slice.name));
+            }
+        }
         let key = (Arc::clone(&slice.namespace), Arc::clone(&slice.name));
-        let service = slice.service.as_ref();
-        let service = service.map(|service| (Arc::clone(&slice.namespace), Arc::clone(service)));
-        if let Some(service) = &service {
-            let slices = self.slices_of.entry(service.clone()).or_default();
-            slices.insert(Arc::clone(&slice.name));
-        }
-        let before = match service {
-            Some(_) => self.slices.insert(key, slice),
-            None => self.slices.remove(&key),
-        };
-        // It may have been another's.
-        if let Some(before) = before.filter(|before| service.as_ref().map(|(_, name)| name) != before.service.as_ref())
-        {
-            self.lose(&before, index);
-        }
-        if let Some(service) = service {
-            self.look_again(service, index);
+        self.slices.insert(key, slice);
+        for owner in owners.into_iter().flatten() {
+            self.look_again(owner, index);
         }
     }
 
     pub(super) fn delete_slice(&mut self, namespace: &str, name: &str, index: &mut ServiceIndex) {
-        if let Some(gone) = self.slices.remove(&(namespace.into(), name.into())) {
-            self.lose(&gone, index);
+        let Some(gone) = self.slices.remove(&(namespace.into(), name.into())) else {
+            return;
+        };
+        let each = [&mut self.slices_of, &mut self.slices_of_imports];
+        let mut owners = Vec::new();
+        for (slices_of, owner) in each.into_iter().zip([&gone.service, &gone.import]) {
+            let Some(owner) = owner else { continue };
+            let key = (Arc::clone(&gone.namespace), Arc::clone(owner));
+            if let Some(slices) = slices_of.get_mut(&key) {
+                slices.remove(&gone.name);
+                if slices.is_empty() {
+                    slices_of.remove(&key);
+                }
+            }
+            owners.push(key);
+        }
+        for owner in owners {
+            self.look_again(owner, index);
         }
     }
 
-    /// A slice is not its Service's any more.
-    fn lose(&mut self, gone: &SlimEndpointSlice, index: &mut ServiceIndex) {
-        let Some(service) = &gone.service else { return };
-        let key = (Arc::clone(&gone.namespace), Arc::clone(service));
-        if let Some(slices) = self.slices_of.get_mut(&key) {
-            slices.remove(&gone.name);
-            if slices.is_empty() {
-                self.slices_of.remove(&key);
-            }
-        }
-        self.look_again(key, index);
+    /// The Service that a slice is of.
+    pub(super) fn services_of(&self, namespace: &str, slice: &str) -> Option<SharedName> {
+        let slice = self.slices.get(&(namespace.into(), slice.into()))?;
+        Some((Arc::clone(&slice.namespace), Arc::clone(slice.service.as_ref()?)))
     }
 
     /// Makes one service of the index anew.
     fn look_again(&self, key: SharedName, index: &mut ServiceIndex) {
-        let (service, slices) = (self.services.get(&key), self.slices_of.get(&key));
+        let (service, import) = (self.services.get(&key), self.imports.get(&key));
+        let slices = self.slices_of.get(&key);
+        // Without its object nothing says that it is imported.
+        let of_import = import.and_then(|_| self.slices_of_imports.get(&key));
+        let exported = import.and_then(|_| self.exported.get(&key));
         let (namespace, name) = key;
-        if service.is_none() && slices.is_none() {
+        if service.is_none() && import.is_none() && slices.is_none() {
             return index.remove(&namespace, &name);
         }
         let of_slice = |slice: &Arc<str>| self.slices.get(&(Arc::clone(&namespace), Arc::clone(slice)));
-        let slices = slices.into_iter().flatten().filter_map(of_slice);
+        let slices = slices.into_iter().chain(of_import).flatten().filter_map(of_slice);
+        let backends = slices.flat_map(|slice| slice.backends.iter().copied());
+        let addresses = service.map(|service| &service.addresses);
+        let addresses = addresses.into_iter().chain(import.map(|import| &import.addresses));
+        let labels = service.map(|service| &service.labels);
         index.insert(InventoryService {
-            labels: service.map(|service| service.labels.clone()).unwrap_or_default(),
-            addresses: service.map(|service| service.addresses.clone()).unwrap_or_default(),
+            labels: labels
+                .or(import.map(|import| &import.labels))
+                .cloned()
+                .unwrap_or_default(),
+            addresses: addresses.flatten().copied().collect(),
             selector: service.and_then(|service| service.selector.clone()),
-            backends: slices.flat_map(|slice| slice.backends.iter().copied()).collect(),
+            backends: backends.chain(exported.into_iter().flatten().copied()).collect(),
             namespace: namespace.to_string(),
             name: name.to_string(),
         });
     }
 
-    /// Every Service's own addresses.
+    /// Every Service's own addresses, and those of ServiceImports.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.services
-            .values()
-            .flat_map(|service| service.addresses.iter().copied())
+        let services = self.services.values().map(|service| &service.addresses);
+        let imports = self.imports.values().map(|import| &import.addresses);
+        services.chain(imports).flatten().copied()
     }
 
     /// The Services, by namespace and name.

@@ -111,7 +111,7 @@ pub(super) async fn follow(
                     stream = watch_kind(client.clone(), kind, version, config.clone());
                     continue;
                 }
-                if absence.is_first() {
+                if absence.is_first() && !kind.is_optional() {
                     warn!(
                         kind = kind.kind,
                         api = kind.api_version(),
@@ -119,7 +119,10 @@ pub(super) async fn follow(
                     );
                 }
                 trouble = TROUBLE.begin();
-                health.is_absent(kind.resource);
+                match kind.is_optional() {
+                    true => health.is_well(kind.resource),
+                    false => health.is_absent(kind.resource),
+                }
                 if events.send((kind.resource, WatchEvent::KindAbsent)).await.is_err() {
                     return;
                 }

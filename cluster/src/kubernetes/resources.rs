@@ -31,6 +31,8 @@ pub enum Resource {
     NetworkPolicies,
     /// ClusterNetworkPolicies.
     ClusterNetworkPolicies,
+    /// ServiceImports, which few clusters have.
+    ServiceImports,
 }
 
 /// Which objects a source watches.
@@ -48,7 +50,14 @@ impl WatchScope {
     pub fn kinds(&self) -> impl Iterator<Item = &'static ResourceKind> {
         let is_watched = |kind: &&ResourceKind| match self {
             WatchScope::Node(_) => kind.resource != Resource::OtherPods,
-            WatchScope::OtherCluster(_) => kind.kept == KeptFields::Selected && kind.resource != Resource::LocalPods,
+            WatchScope::OtherCluster(_) => matches!(
+                kind.resource,
+                Resource::OtherPods
+                    | Resource::Namespaces
+                    | Resource::Nodes
+                    | Resource::Services
+                    | Resource::EndpointSlices
+            ),
         };
         KINDS.iter().filter(is_watched)
     }
@@ -97,7 +106,7 @@ pub enum KeptFields {
 
 /// Every watch. The API server may lack the kinds that are not its own: they are skipped until they
 /// appear.
-pub const KINDS: [ResourceKind; 11] = [
+pub const KINDS: [ResourceKind; 12] = [
     row(Resource::LocalPods, "", "v1", "Pod", "pods", KeptFields::Selected),
     row(Resource::OtherPods, "", "v1", "Pod", "pods", KeptFields::Selected),
     row(
@@ -166,6 +175,15 @@ pub const KINDS: [ResourceKind; 11] = [
         KeptFields::Policy { status: true },
     )
     .or_older("v1alpha2"),
+    row(
+        Resource::ServiceImports,
+        "multicluster.x-k8s.io",
+        "v1beta1",
+        "ServiceImport",
+        "serviceimports",
+        KeptFields::Selected,
+    )
+    .or_older("v1alpha1"),
 ];
 
 const fn row(
@@ -246,6 +264,11 @@ impl ResourceKind {
             (Resource::OtherPods, WatchScope::OtherCluster(_)) => Some(WITH_ADDRESS.to_owned()),
             _ => None,
         }
+    }
+
+    /// Whether nothing is missing where the API server does not have it.
+    pub fn is_optional(&self) -> bool {
+        self.resource == Resource::ServiceImports
     }
 
     /// Whether its objects are policies.

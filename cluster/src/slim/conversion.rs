@@ -14,13 +14,16 @@ use serde::{Deserialize, Deserializer};
 
 use super::wire::{WireObject, WirePort, WireServicePort, WireTargetPort};
 use super::{
-    DEFAULT_NAMESPACE, PodTemplate, SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService, SlimServicePort,
+    DEFAULT_NAMESPACE, PodTemplate, SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService,
+    SlimServiceImport, SlimServicePort,
 };
 
 /// What the API server puts where a Pod names no service account.
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The label of an EndpointSlice that names its Service.
 pub(super) const SLICE_OF: &str = "kubernetes.io/service-name";
+/// The label of one that names its ServiceImport.
+pub(super) const SLICE_OF_IMPORT: &str = "multicluster.kubernetes.io/service-name";
 
 /// A value that Kubernetes keeps as text, and that is not what it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +144,27 @@ impl SlimKind for SlimService {
     }
 }
 
+impl SlimKind for SlimServiceImport {
+    fn from_wire(wire: WireObject, bad: &mut Vec<BadValue>) -> Self {
+        let WireObject {
+            metadata, spec, status, ..
+        } = wire;
+        let ips = spec.and_then(|spec| spec.ips).unwrap_or_default();
+        let mut addresses = BTreeSet::new();
+        for (index, ip) in ips.iter().enumerate() {
+            addresses.extend(value::<IpAddr>(Some(ip), bad, || format!("spec.ips[{index}]")));
+        }
+        let exporters = status.and_then(|status| status.clusters).unwrap_or_default();
+        Self {
+            namespace: namespace(metadata.namespace),
+            name: name(metadata.name),
+            labels: metadata.labels.unwrap_or_default(),
+            addresses,
+            exporters: exporters.into_iter().map(|exporter| exporter.cluster.into()).collect(),
+        }
+    }
+}
+
 impl SlimKind for SlimEndpointSlice {
     fn from_wire(wire: WireObject, bad: &mut Vec<BadValue>) -> Self {
         let WireObject {
@@ -161,11 +185,19 @@ impl SlimKind for SlimEndpointSlice {
         }
         backends.sort_unstable();
         backends.dedup();
-        let service = metadata.labels.as_ref().and_then(|labels| labels.get(SLICE_OF));
+        let of = |label| {
+            metadata
+                .labels
+                .as_ref()?
+                .get(label)
+                .map(|name: &String| Arc::from(name.as_str()))
+        };
+        let (service, import) = (of(SLICE_OF), of(SLICE_OF_IMPORT));
         Self {
             namespace: namespace(metadata.namespace),
             name: name(metadata.name),
-            service: service.map(|service| service.as_str().into()),
+            service,
+            import,
             backends: backends.into(),
         }
     }
@@ -256,4 +288,11 @@ macro_rules! deserialize {
     };
 }
 
-deserialize!(SlimPod, SlimNamespace, SlimNode, SlimService, SlimEndpointSlice);
+deserialize!(
+    SlimPod,
+    SlimNamespace,
+    SlimNode,
+    SlimService,
+    SlimServiceImport,
+    SlimEndpointSlice
+);

@@ -7,9 +7,11 @@ use policy::lint::TargetPort;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::conversion::SLICE_OF;
-use super::{SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService};
+use super::conversion::{SLICE_OF, SLICE_OF_IMPORT};
+use super::{SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService, SlimServiceImport};
 
+/// The version of ServiceImports that is written; all have the same fields here.
+const IMPORT_API: &str = "multicluster.x-k8s.io/v1alpha1";
 /// The time stands for any: what counts is that there is one.
 const SOME_TIME: &str = "1970-01-01T00:00:00Z";
 
@@ -108,10 +110,29 @@ impl Serialize for SlimService {
     }
 }
 
+impl Serialize for SlimServiceImport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let metadata = WrittenMetadata {
+            namespace: Some(&self.namespace),
+            ..WrittenMetadata::of_cluster(&self.name, &self.labels)
+        };
+        let exporters = self.exporters.iter();
+        let exporters: Vec<_> = exporters.map(|cluster| json!({"cluster": &**cluster})).collect();
+        let object = WrittenObject {
+            api_version: IMPORT_API,
+            spec: Some(json!({"ips": self.addresses})),
+            status: Some(json!({"clusters": exporters})),
+            ..WrittenObject::new("ServiceImport", metadata)
+        };
+        object.serialize(serializer)
+    }
+}
+
 impl Serialize for SlimEndpointSlice {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let service = self.service.as_deref().map(|name| (SLICE_OF, name));
-        let labels: BTreeMap<&str, &str> = service.into_iter().collect();
+        let import = self.import.as_deref().map(|name| (SLICE_OF_IMPORT, name));
+        let labels: BTreeMap<&str, &str> = service.into_iter().chain(import).collect();
         let object = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -274,8 +295,13 @@ mod tests {
                 {"port": 1, "protocol": "other", "targetPort": 70_000}]},
         }));
         survives::<SlimService>(json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "None"}}));
+        survives::<SlimServiceImport>(json!({
+            "metadata": {"name": "db", "namespace": "shop", "labels": {"a": "b"}},
+            "spec": {"type": "ClusterSetIP", "ips": ["10.96.7.7"], "ports": [{"port": 80, "protocol": "TCP"}]},
+            "status": {"clusters": [{"cluster": "west"}, {"cluster": "north"}]},
+        }));
         let slice = survives::<SlimEndpointSlice>(json!({
-            "metadata": {"name": "s-1", "labels": {SLICE_OF: "s"}}, "addressType": "IPv4",
+            "metadata": {"name": "s-1", "labels": {SLICE_OF: "s", SLICE_OF_IMPORT: "t"}}, "addressType": "IPv4",
             "endpoints": [{"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.1"], "conditions": {"ready": false}}],
         }));
         assert_eq!(slice["apiVersion"], "discovery.k8s.io/v1");

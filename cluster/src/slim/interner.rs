@@ -55,8 +55,8 @@ impl Interner {
             Object::EndpointSlice(slice) => {
                 let Some(slice) = Arc::get_mut(slice) else { return };
                 self.share_name(&mut slice.namespace);
-                if let Some(service) = &mut slice.service {
-                    self.share_name(service);
+                for name in [&mut slice.service, &mut slice.import].into_iter().flatten() {
+                    self.share_name(name);
                 }
             }
             Object::Namespace(namespace) => {
@@ -69,7 +69,7 @@ impl Interner {
                     self.share_name(&mut node.name);
                 }
             }
-            Object::CidrGroup(_) | Object::Policy(_) => {}
+            Object::ServiceImport(_) | Object::CidrGroup(_) | Object::Policy(_) => {}
         }
     }
 

@@ -46,6 +46,8 @@ pub(super) struct WireSpec {
     #[serde(rename = "type")]
     pub(super) service_type: Option<String>,
     pub(super) external_traffic_policy: Option<String>,
+    /// Of a ServiceImport.
+    pub(super) ips: Option<Vec<String>>,
 }
 
 /// A port that a container names.
@@ -84,6 +86,8 @@ pub(super) struct WireStatus {
     pub(super) pod_ips: Option<Vec<WirePodIp>>,
     /// Of a Node.
     pub(super) addresses: Option<Vec<WireNodeAddress>>,
+    /// Of a ServiceImport.
+    pub(super) clusters: Option<Vec<WireExporter>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -97,6 +101,12 @@ pub(super) struct WireNodeAddress {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) address: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct WireExporter {
+    #[serde(default)]
+    pub(super) cluster: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

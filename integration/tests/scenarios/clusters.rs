@@ -52,10 +52,10 @@ fn addresses(scenario: &Scenario, pod: usize) -> [IpAddr; 2] {
     [pod.address4().into(), pod.address6().into()]
 }
 
-/// Accepts connections in pod 0 until the process ends.
-fn serve(scenario: &Scenario) {
-    let namespace = scenario.pod(0).namespace();
-    for address in addresses(scenario, 0) {
+/// Accepts connections in a pod until the process ends.
+fn serve(scenario: &Scenario, pod: usize) {
+    let namespace = scenario.pod(pod).namespace();
+    for address in addresses(scenario, pod) {
         let bound = namespace.run(|| TcpListener::bind(SocketAddr::new(address, PORT)));
         let listener = bound.unwrap().unwrap();
         thread::spawn(move || listener.incoming().for_each(drop));
@@ -89,7 +89,7 @@ fn ingress(kind: &str, rules: &str) -> String {
 fn pods_of_another_cluster_reach_whom_a_policy_lets_them_reach_by_the_clusters_name() {
     let cilium = |peers: &str| ingress("CiliumNetworkPolicy", &format!("  ingress:\n  - {peers}\n"));
     let scenario = start(&cilium("fromEndpoints: [{matchLabels: {role: frontend}}]"));
-    serve(&scenario);
+    serve(&scenario, 0);
     assert_eq!(
         reach(&scenario),
         [true, false, false].map(Some),
@@ -158,7 +158,7 @@ fn another_clusters_objects_are_followed_and_its_policies_are_not_applied() {
     let rules =
         "  ingress:\n  - fromEndpoints: [{matchLabels: {role: frontend, io.cilium.k8s.policy.cluster: west}}]\n";
     let scenario = start(&ingress("CiliumNetworkPolicy", rules));
-    serve(&scenario);
+    serve(&scenario, 0);
     assert_eq!(reach(&scenario), [false, true, false].map(Some));
     // It would close pod 0, which has the labels of one of its own pods.
     write_west(
@@ -214,7 +214,7 @@ fn another_clusters_objects_are_followed_and_its_policies_are_not_applied() {
 fn ranges_that_two_clusters_claim_are_nobodys_of_the_other_and_it_is_said() {
     let rules = "  ingress:\n  - fromEndpoints: [{matchExpressions: [{key: io.cilium.k8s.policy.cluster, operator: Exists}]}]\n";
     let scenario = start(&ingress("CiliumNetworkPolicy", rules));
-    serve(&scenario);
+    serve(&scenario, 0);
     assert_eq!(reach(&scenario), [true, true, true].map(Some));
     let node = |range: &str| {
         format!(
@@ -242,4 +242,40 @@ fn ranges_that_two_clusters_claim_are_nobodys_of_the_other_and_it_is_said() {
     write_west(&scenario, "node.yaml", "# none\n");
     fs::remove_file(scenario.installation().objects().join("node.yaml")).unwrap();
     scenario.wait_until("they are again", || reach(&scenario) == [true, true, true].map(Some));
+}
+
+#[test]
+fn an_imported_service_is_reached_where_the_clusters_that_export_it_have_it() {
+    let scenario = start(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: out, namespace: data}\nspec:\n  \
+         endpointSelector: {matchLabels: {role: frontend}}\n  \
+         egress: [{toServices: [{k8sService: {serviceName: store, namespace: data}}]}]\n",
+    );
+    [2, 3].iter().for_each(|pod| serve(&scenario, *pod));
+    let connects = |to: usize| {
+        scenario
+            .pod(1)
+            .connect(addresses(&scenario, to)[0], PORT)
+            .unwrap()
+            .is_connected()
+    };
+    assert!(!connects(2) && !connects(3));
+    let slice = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s, namespace: data, labels: {{kubernetes.io/service-name: store}}}}\n\
+         addressType: IPv4\nendpoints: [{{addresses: [{}]}}]\n",
+        scenario.pod(3).address4()
+    );
+    write_west(&scenario, "slice.yaml", &slice);
+    let import = |exporter: &str| {
+        format!(
+            "apiVersion: multicluster.x-k8s.io/v1alpha1\nkind: ServiceImport\nmetadata: {{name: store, namespace: data}}\n\
+             spec: {{type: ClusterSetIP, ips: [10.96.7.7], ports: [{{port: {PORT}, protocol: TCP}}]}}\n\
+             status: {{clusters: [{{cluster: {exporter}}}]}}\n"
+        )
+    };
+    scenario.write("import.yaml", &import("west"));
+    scenario.wait_until("the backend over there is open", || connects(3));
+    assert!(!connects(2), "and no other pod");
+    scenario.write("import.yaml", &import("north"));
+    scenario.wait_until("it is not exported any more", || !connects(3));
 }

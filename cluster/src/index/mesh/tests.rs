@@ -9,6 +9,9 @@ fn applied(object: &Value) -> ObjectChange {
     let read = |object: &Value| object.clone();
     ObjectChange::Apply(match object["kind"].as_str() {
         Some("Pod") => Object::Pod(Arc::new(serde_json::from_value(read(object)).unwrap())),
+        Some("Service") => Object::Service(Arc::new(serde_json::from_value(read(object)).unwrap())),
+        Some("ServiceImport") => Object::ServiceImport(Arc::new(serde_json::from_value(read(object)).unwrap())),
+        Some("EndpointSlice") => Object::EndpointSlice(Arc::new(serde_json::from_value(read(object)).unwrap())),
         Some("Node") => Object::Node(Arc::new(serde_json::from_value(read(object)).unwrap())),
         other => panic!("{other:?}"),
     })
@@ -174,6 +177,70 @@ fn an_address_that_pods_of_two_clusters_have_is_the_own_ones_or_nobodys() {
     cluster.settle();
     assert_eq!(peers(&cluster), ["west 10.9.0.1", "west 10.9.0.2"]);
     assert_eq!(cluster.others()[1].contested, [""; 0]);
+}
+
+fn slice(label: &str, address: &str) -> Value {
+    json!({
+        "kind": "EndpointSlice",
+        "metadata": {"name": format!("db-{address}"), "namespace": "shop", "labels": {label: "db"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address]}],
+    })
+}
+
+#[test]
+fn an_imported_service_has_the_backends_of_its_slices_and_of_the_clusters_that_export_it() {
+    let (own, imported) = ("kubernetes.io/service-name", "multicluster.kubernetes.io/service-name");
+    let backends = |cluster: &Cluster| -> Vec<String> {
+        let inventory = cluster.inventory();
+        let service = inventory.services.get("shop", "db");
+        let backends = service.into_iter().flat_map(|service| &service.backends);
+        backends.map(ToString::to_string).collect()
+    };
+    let import = |exporters: Value| {
+        json!({
+            "kind": "ServiceImport",
+            "metadata": {"name": "db", "namespace": "shop"},
+            "spec": {"type": "ClusterSetIP", "ips": ["10.96.7.7"]},
+            "status": {"clusters": exporters},
+        })
+    };
+    let mut cluster = mesh();
+    cluster.apply_of("west", applied(&slice(own, "10.2.0.2")));
+    cluster.apply_of("north", applied(&slice(own, "10.3.0.2")));
+    cluster.apply(applied(&slice(imported, "10.2.0.9")));
+    cluster.settle();
+    assert_eq!(backends(&cluster), [""; 0], "nothing says that it is imported");
+    cluster.apply(applied(&import(json!([{"cluster": "west"}]))));
+    cluster.settle();
+    assert_eq!(
+        backends(&cluster),
+        ["10.2.0.2", "10.2.0.9"],
+        "west exports it, and north does not"
+    );
+    assert!(cluster.networks().contains(&"10.96.7.7/32".parse().unwrap()));
+    cluster.apply_of("west", applied(&slice(own, "10.2.0.3")));
+    cluster.apply(applied(&slice(own, "10.1.0.2")));
+    cluster.settle();
+    assert_eq!(
+        backends(&cluster),
+        ["10.1.0.2", "10.2.0.2", "10.2.0.3", "10.2.0.9"],
+        "and the Service of its name"
+    );
+    cluster.apply(applied(&node("a", "10.2.0.0/24", "192.0.2.1")));
+    cluster.settle();
+    assert_eq!(
+        backends(&cluster),
+        ["10.1.0.2", "10.2.0.9"],
+        "what west has there is not told from others'"
+    );
+    cluster.apply(ObjectChange::Delete(ObjectKey::ServiceImport(
+        "shop".into(),
+        "db".into(),
+    )));
+    cluster.settle();
+    assert_eq!(backends(&cluster), ["10.1.0.2"]);
+    assert!(!cluster.networks().contains(&"10.96.7.7/32".parse().unwrap()));
 }
 
 /// A cluster, an object's name, and what is now there; `None`: it goes.

@@ -174,6 +174,7 @@ fn key_of(resource: Resource, namespace: &str, name: &str) -> Option<ObjectKey> 
         Resource::Nodes => ObjectKey::Node(name),
         Resource::Services => ObjectKey::Service(namespace, name),
         Resource::EndpointSlices => ObjectKey::EndpointSlice(namespace, name),
+        Resource::ServiceImports => ObjectKey::ServiceImport(namespace, name),
         Resource::CidrGroups => ObjectKey::CidrGroup(name),
         Resource::CiliumNetworkPolicies
         | Resource::CiliumClusterwideNetworkPolicies
