@@ -49,6 +49,42 @@ fn a_pod_of_the_api_server_takes_less_than_four_hundred_bytes() {
 }
 
 #[test]
+fn a_pod_of_another_cluster_takes_as_little() {
+    let _alone = ALONE.lock();
+    let before = in_use();
+    let now = Instant::now();
+    let scope = WatchScope::OtherCluster("west".into());
+    let mut cache = WatchCache::new(&scope, Vec::new(), true);
+    for kind in scope.kinds() {
+        let list: Box<dyn Iterator<Item = Value>> = match kind.resource {
+            Resource::OtherPods => Box::new((0..PODS).map(pod)),
+            Resource::Nodes => Box::new(std::iter::once(
+                json!({"metadata": {"name": "node-0"}, "spec": {"podCIDR": "10.0.0.0/8"}}),
+            )),
+            _ => Box::new(std::iter::empty()),
+        };
+        cache.handle(kind.resource, WatchEvent::Init, now);
+        for object in list {
+            let observed = wire(object).observe(kind);
+            cache.handle(kind.resource, WatchEvent::InitApply(observed), now);
+        }
+        cache.handle(kind.resource, WatchEvent::InitDone, now);
+    }
+    let update = cache.update(now).expect("everything was listed");
+    assert_eq!(update.changes.len(), PODS + 1);
+    let mut cluster = Cluster::of_mesh("here", "east", ["west"]);
+    update
+        .changes
+        .into_iter()
+        .for_each(|change| cluster.apply_of("west", change));
+    cluster.settle();
+    let bytes = (in_use() - before) / PODS;
+    println!("{bytes} bytes a pod");
+    assert!(bytes < GOAL, "{bytes} bytes");
+    drop((cache, cluster));
+}
+
+#[test]
 fn a_pod_in_a_file_takes_less_than_four_hundred_bytes() {
     const IN_A_FILE: usize = 500;
     let _alone = ALONE.lock();
