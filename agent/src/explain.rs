@@ -107,6 +107,7 @@ pub fn answer(asked: &ExplainRequest, scene: ExplainScene<'_>, known: NodeKnowle
         to: asked.to.to_string(),
         port: shown_port(asked.traffic),
         lookup: None,
+        flows: Vec::new(),
         parts,
         remarks,
     }

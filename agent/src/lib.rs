@@ -33,6 +33,7 @@ pub mod http;
 pub mod inspect;
 pub mod judge;
 pub mod ledger_file;
+mod live_flows;
 pub mod local_api;
 pub mod log_throttle;
 mod masked_peers;

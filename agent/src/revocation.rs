@@ -103,6 +103,17 @@ impl Revoker {
     }
 }
 
+/// Judges flows under a plan, with what this node has learned and told.
+pub(crate) fn with_judge<R>(handles: &AgentHandles, plan: &Plan, work: impl FnOnce(&FlowJudge<'_>) -> R) -> R {
+    // In their order.
+    let elements = handles.enforcer.elements().into_iter();
+    let elements: Vec<Element> = elements.map(|(element, _)| element).collect();
+    let is_learned = |element: &Element| elements.binary_search(element).is_ok();
+    let names = handles.recorder.answer_log();
+    let told = |address: IpAddr, peer: IpAddr| names.name(&plan.governed.get(&address)?.id, peer);
+    work(&FlowJudge::new(&plan.desired, &is_learned, &told))
+}
+
 impl FlowCutter {
     fn start(mut self) -> Option<Sender<Arc<Plan>>> {
         let (plans, inbox) = mpsc::channel();
@@ -152,13 +163,11 @@ impl FlowCutter {
         let dispatch = &plan.desired.dispatch;
         let governed: HashSet<IpAddr> = dispatch.iter().flat_map(|(_, of)| of.keys().copied()).collect();
         let entries = conntrack::flows_of(&governed)?;
-        // In their order.
-        let elements = self.handles.enforcer.elements().into_iter();
-        let elements: Vec<Element> = elements.map(|(element, _)| element).collect();
-        let is_learned = |element: &Element| elements.binary_search(element).is_ok();
-        let names = self.handles.recorder.answer_log();
-        let told = |address: IpAddr, peer: IpAddr| names.name(&plan.governed.get(&address)?.id, peer);
-        let judge = FlowJudge::new(&plan.desired, &is_learned, &told);
+        let handles = self.handles.clone();
+        Ok(with_judge(&handles, plan, |judge| self.sort_out(entries, judge, now)))
+    }
+
+    fn sort_out(&mut self, entries: Vec<ConntrackEntry>, judge: &FlowJudge<'_>, now: Time) -> JudgedFlows {
         let mut judged = JudgedFlows::default();
         for entry in entries {
             match judge.verdict(&Flow::of(&entry)) {
@@ -176,7 +185,7 @@ impl FlowCutter {
         let is_denied = |entry: &ConntrackEntry| judge.verdict(&Flow::of(entry)) != FlowVerdict::Allowed;
         let allowed = self.cut.extract_if(.., |(entry, _)| !is_denied(entry));
         judged.allowed = allowed.map(|(entry, _)| entry).collect();
-        Ok(judged)
+        judged
     }
 
     fn carry_out(&mut self, judged: JudgedFlows, now: Time) -> Result<(), NotCut> {

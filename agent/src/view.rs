@@ -1,6 +1,6 @@
 //! What the running agent shows of itself, read from its handles.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use cluster::kubernetes::health::SourceHealth;
 use cluster::{Progress, ReportState};
 use dns_proxy::Transport;
 use enforcer::audit::Integrity;
+use enforcer::conntrack;
+use enforcer::revocation::Flow;
 use enforcer::{Element, FailMode, Interception, LocalHost};
 use events::{Event, EventLog};
 use fqdn_cache::Teacher;
@@ -28,7 +30,9 @@ use crate::explain::{self, ExplainRequest, ExplainScene, ExplainTarget, NodeKnow
 use crate::gate;
 use crate::handles::AgentHandles;
 use crate::inspect::{Figures, Inspect, OtherClusterGauges};
+use crate::live_flows::{self, FlowQuestion};
 use crate::masked_peers::{self, MaskingScene};
+use crate::revocation;
 use planner::{Governed, Plan};
 
 /// The running agent, seen from outside.
@@ -58,6 +62,40 @@ impl View {
             health,
             others,
             started: Instant::now(),
+        }
+    }
+
+    /// Adds the live flows between the two ends.
+    fn tell_flows(&self, plan: &Plan, from: &Sender, asked: &ExplainRequest, told: &mut ExplainAnswer) {
+        let mut destinations: BTreeSet<IpAddr> = told.parts.iter().filter_map(|part| part.address).collect();
+        if let ExplainTarget::Address(address) = &asked.to {
+            destinations.insert(*address);
+        }
+        let ends: HashSet<IpAddr> = from.addresses.iter().copied().collect();
+        let entries = match conntrack::flows_of(&ends) {
+            Ok(entries) => entries,
+            Err(error) => {
+                told.remarks.push(format!("live flows cannot be read: {error}"));
+                return;
+            }
+        };
+        let question = FlowQuestion {
+            sources: &from.addresses,
+            destinations: &destinations,
+            traffic: asked.traffic,
+        };
+        let revoke = self.handles.settings.revoke;
+        let (flows, more) = revocation::with_judge(&self.handles, plan, |judge| {
+            live_flows::answers(
+                entries.iter().map(Flow::of),
+                question,
+                |flow| judge.verdict(flow),
+                revoke,
+            )
+        });
+        told.flows = flows;
+        if more > 0 {
+            told.remarks.push(format!("{more} more live flows are not shown"));
         }
     }
 
@@ -316,6 +354,7 @@ impl Inspect for View {
             };
             explain::answer(asked, scene, known)
         };
+        self.tell_flows(&plan, &from, asked, &mut told);
         if let ExplainTarget::Name(name) = &asked.to {
             told.lookup = governed.map(|governed| self.lookup(&plan, governed, name));
         }

@@ -1,7 +1,7 @@
 //! Why a connection is let through, or why not: `GET /v1/explain`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,9 +57,47 @@ pub struct ExplainAnswer {
     pub lookup: Option<LookupAnswer>,
     /// One for each address that is known, or one without an address.
     pub parts: Vec<AddressAnswer>,
+    /// The live flows between the two ends, which may have begun under other policies. Only with a
+    /// running agent.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub flows: Vec<FlowAnswer>,
     /// Notes on the whole answer, for people.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub remarks: Vec<String>,
+}
+
+/// A live flow, as connection tracking knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowAnswer {
+    /// `TCP`, `UDP`, …
+    pub protocol: String,
+    /// Who opened it; port 0 where the protocol has none.
+    pub source: SocketAddr,
+    /// Whom it goes to, behind any translation.
+    pub destination: SocketAddr,
+    /// What becomes of it.
+    pub fate: FlowFate,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// What becomes of a live flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowFate {
+    /// It goes on.
+    Kept,
+    /// Its packets are refused both ways.
+    Cut,
+}
+
+impl fmt::Display for FlowFate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            FlowFate::Kept => "kept",
+            FlowFate::Cut => "cut",
+        })
+    }
 }
 
 /// Whether a name may be looked up.

@@ -24,7 +24,8 @@ pub use client::{ApiClient, ClientError, SOCKET, ask};
 pub use error_chain::error_chain;
 pub use events::{EventEndRow, EventQuery, EventRow, FlowTotalsRow, LookupAnswerRow, RequestRow};
 pub use explain::{
-    AddressAnswer, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, LookupAnswer, TrafficDirection,
+    AddressAnswer, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, FlowAnswer, FlowFate, LookupAnswer,
+    TrafficDirection,
 };
 pub use names::NameRow;
 pub use records::{RecordRow, Records, RecordsSummary, RefusedLookupRow, WithheldRow};

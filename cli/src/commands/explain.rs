@@ -127,6 +127,13 @@ fn render(answer: &ExplainAnswer) -> String {
         }
         render_decisions(part, &mut text);
     }
+    for flow in &answer.flows {
+        let _ = writeln!(
+            text,
+            "  live flow: {} from {} to {} is {}: {}",
+            flow.protocol, flow.source, flow.destination, flow.fate, flow.reason
+        );
+    }
     for remark in &answer.remarks {
         let _ = writeln!(text, "  note: {remark}");
     }

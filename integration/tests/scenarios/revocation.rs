@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
+use api::{ExplainAnswer, FlowFate};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use namegate_integration::Scenario;
@@ -310,4 +311,32 @@ fn flows_outlive_their_permission_where_that_is_asked_for() {
     });
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(flows.iter_mut().map(Ends::passes).collect::<Vec<_>>(), [true; 4]);
+}
+
+#[test]
+fn explain_says_of_a_live_flow_whether_it_goes_on_and_why() {
+    let scenario = scenario("--revoke off", 60);
+    let _flows = [KEPT[0], WITHDRAWN[0]].map(|address| Ends::open(&scenario, address, true, true));
+    let told = |address: &str| -> Vec<(FlowFate, String)> {
+        let port = PORT.to_string();
+        let arguments = ["--from", "shop/pod0", "--to", address, "--port", &port, "-o", "json"];
+        let told = scenario.installation().inspect("explain", &arguments).unwrap();
+        let answer: ExplainAnswer = serde_json::from_slice(&told.stdout).unwrap();
+        answer.flows.into_iter().map(|flow| (flow.fate, flow.reason)).collect()
+    };
+    for address in [KEPT[0], WITHDRAWN[0]] {
+        assert_eq!(
+            told(address),
+            [(FlowFate::Kept, "no policy denies it".to_owned())],
+            "{address}"
+        );
+    }
+    assert_eq!(told(KEPT[1]), [], "nobody is connected to it");
+    scenario.allow(0, &["kept.example"]);
+    scenario.wait_until("it is told that the flow outlives its permission", || {
+        let told = told(WITHDRAWN[0]);
+        assert_eq!((told.len(), told[0].0), (1, FlowFate::Kept));
+        told[0].1.contains("`--revoke off` leaves it alone")
+    });
+    assert_eq!(told(KEPT[0]), [(FlowFate::Kept, "no policy denies it".to_owned())]);
 }
