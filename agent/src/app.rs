@@ -101,14 +101,15 @@ impl Agent {
         let handles = assemble(settings, Arc::clone(&metrics), supervision.clone(), events)?;
         let mut tasks = JoinSet::new();
 
-        let revoker = Revoker::start(handles.clone(), Arc::clone(&metrics));
-        let reconciler = Reconciler::new(handles.clone(), revoker);
-        let progress = reconciler.progress();
         let SourceHandles {
             health,
             others,
+            cut_notices,
             status_reporter,
         } = source.handles();
+        let revoker = Revoker::start(handles.clone(), Arc::clone(&metrics), cut_notices);
+        let reconciler = Reconciler::new(handles.clone(), revoker);
+        let progress = reconciler.progress();
         if let Some(reporter) = status_reporter {
             tasks.spawn(reporter.run(progress.clone()));
         }

@@ -8,22 +8,24 @@
 //! A packet that the former rules let through may enter its flow after the first look. So there is
 //! a second one soon after.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use clock::Time;
+use cluster::status::cut_flows::CutNotice;
 use enforcer::conntrack::{self, ConntrackEntry};
 use enforcer::revocation::{Flow, FlowJudge, FlowVerdict, may_deny_more};
 use enforcer::{Element, InstallError};
 use planner::Plan;
-use policy::{Direction, PerDirection};
+use policy::{Direction, Endpoint, PerDirection};
 use settings::Revocation;
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::handles::AgentHandles;
@@ -48,6 +50,7 @@ pub struct Revoker {
 struct FlowCutter {
     handles: AgentHandles,
     metrics: Arc<Metrics>,
+    notices: Option<mpsc::UnboundedSender<CutNotice>>,
     /// The flows that this agent has cut, each with the time when the kernel lets it go.
     cut: Vec<(ConntrackEntry, Time)>,
     has_cut: Arc<AtomicBool>,
@@ -76,11 +79,18 @@ enum NotCut {
 
 impl Revoker {
     /// Starts the thread, in the network namespace of the calling one.
-    pub fn start(handles: AgentHandles, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// `notices` are told whose flows were cut.
+    pub fn start(
+        handles: AgentHandles,
+        metrics: Arc<Metrics>,
+        notices: Option<mpsc::UnboundedSender<CutNotice>>,
+    ) -> Self {
         let has_cut = Arc::new(AtomicBool::new(false));
         let cutter = FlowCutter {
             handles,
             metrics,
+            notices,
             cut: Vec::new(),
             has_cut: Arc::clone(&has_cut),
         };
@@ -103,6 +113,27 @@ impl Revoker {
     }
 }
 
+/// Whose flows these are, and how many of each.
+fn notices(denied: &PerDirection<Vec<ConntrackEntry>>, local: &[Endpoint]) -> Vec<CutNotice> {
+    let flows = denied.iter().flat_map(|(direction, entries)| {
+        entries.iter().map(move |entry| match direction {
+            Direction::Egress => (direction, entry.source),
+            Direction::Ingress => (direction, entry.reply_source.ip()),
+        })
+    });
+    let mut counts: BTreeMap<(Direction, IpAddr), usize> = BTreeMap::new();
+    flows.for_each(|of| *counts.entry(of).or_default() += 1);
+    let notices = counts.into_iter().filter_map(|((direction, address), flows)| {
+        let pod = local.iter().find(|endpoint| endpoint.addresses.contains(&address))?;
+        Some(CutNotice {
+            pod: pod.id.clone(),
+            direction,
+            flows,
+        })
+    });
+    notices.collect()
+}
+
 /// Judges flows under a plan, with what this node has learned and told.
 pub(crate) fn with_judge<R>(handles: &AgentHandles, plan: &Plan, work: impl FnOnce(&FlowJudge<'_>) -> R) -> R {
     // In their order.
@@ -116,7 +147,7 @@ pub(crate) fn with_judge<R>(handles: &AgentHandles, plan: &Plan, work: impl FnOn
 
 impl FlowCutter {
     fn start(mut self) -> Option<Sender<Arc<Plan>>> {
-        let (plans, inbox) = mpsc::channel();
+        let (plans, inbox) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("revocation".to_owned());
         match thread.spawn(move || self.run(&inbox)) {
             Ok(_) => Some(plans),
@@ -153,7 +184,15 @@ impl FlowCutter {
     /// Judges all flows of governed addresses once, and cuts what is denied.
     fn look(&mut self, plan: &Plan) {
         let began = clock::now();
-        let outcome = self.judge(plan, began).and_then(|judged| self.carry_out(judged, began));
+        let outcome = self.judge(plan, began).and_then(|judged| {
+            let notices = notices(&judged.denied, &plan.local);
+            self.carry_out(judged, began)?;
+            if let Some(listener) = &self.notices {
+                // Who listens ends only with the agent.
+                notices.into_iter().for_each(|notice| drop(listener.send(notice)));
+            }
+            Ok(())
+        });
         if let Err(failure) = outcome {
             warn!(%failure, "flows that policies do not allow any more could not be cut");
         }

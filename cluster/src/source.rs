@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::kubernetes::health::SourceHealth;
 use crate::object::Update;
 use crate::status::StatusReporter;
+use crate::status::cut_flows::CutNotice;
 
 /// A source of objects.
 pub trait ObjectSource: Send + 'static {
@@ -31,6 +32,8 @@ pub struct SourceHandles {
     pub health: Option<SourceHealth>,
     /// Other clusters by name; of a directory nothing is to be said.
     pub others: Vec<(Arc<str>, Option<SourceHealth>)>,
+    /// Where the agent says of whose flows it has cut, for an Event.
+    pub cut_notices: Option<mpsc::UnboundedSender<CutNotice>>,
     /// The task that writes statuses into the source's objects, for the agent to spawn.
     pub status_reporter: Option<StatusReporter>,
 }

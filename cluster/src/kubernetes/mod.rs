@@ -120,9 +120,11 @@ impl ObjectSource for KubernetesSource {
         };
         if let (AccessFrom::Start(access), WatchScope::Node(node)) = (&self.access, &self.scope) {
             let (statuses, input) = mpsc::unbounded_channel();
+            let (cut_notices, cuts) = mpsc::unbounded_channel();
             self.statuses = Some(statuses);
+            handles.cut_notices = Some(cut_notices);
             let access = Access::clone(access);
-            handles.status_reporter = Some(StatusReporter::new(access, node.clone(), input));
+            handles.status_reporter = Some(StatusReporter::new(access, node.clone(), input, cuts));
         }
         handles
     }

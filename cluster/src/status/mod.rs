@@ -1,5 +1,6 @@
 //! What became of policies, written into them: conditions `Valid` and `Programmed`, and Events for
-//! those that fail. And Events of this node, when something in its kernel was repaired.
+//! those that fail. And Events of this node, when something in its kernel was repaired, and of its
+//! pods, when flows of theirs were cut.
 //!
 //! Thousands of agents see the same policies, and what one of them writes into a policy all others
 //! are told. So the rule is: **what all would write, one writes; what a node alone knows, it writes
@@ -10,10 +11,12 @@
 //! - [`rendezvous`]: which node writes, and when. Pure.
 //! - [`queue`]: every policy, with what is due. Pure.
 //! - `rate_limit`: how fast one agent writes. Pure.
+//! - [`cut_flows`]: what is told of flows that were cut. Pure.
 //! - `writer`: the API server.
 //! - `events`: which Events are the same.
 
 pub mod conditions;
+pub mod cut_flows;
 pub mod queue;
 pub mod rendezvous;
 
@@ -34,6 +37,7 @@ use crate::kubernetes::client::Access;
 use crate::kubernetes::watch_cache::PolicyEvent;
 use crate::progress::Progress;
 
+use cut_flows::{CutEvents, CutNotice};
 use queue::StatusQueue;
 use rate_limit::WriteRateLimit;
 use writer::StatusWriter;
@@ -57,18 +61,29 @@ pub struct StatusReporter {
     access: Access,
     node: String,
     input: mpsc::UnboundedReceiver<StatusInput>,
+    cuts: mpsc::UnboundedReceiver<CutNotice>,
 }
 
 impl StatusReporter {
-    pub(crate) fn new(access: Access, node: String, input: mpsc::UnboundedReceiver<StatusInput>) -> Self {
-        Self { access, node, input }
+    pub(crate) fn new(
+        access: Access,
+        node: String,
+        input: mpsc::UnboundedReceiver<StatusInput>,
+        cuts: mpsc::UnboundedReceiver<CutNotice>,
+    ) -> Self {
+        Self {
+            access,
+            node,
+            input,
+            cuts,
+        }
     }
 
     /// Runs until the source ends. Failures of the API server are waited out: nothing else depends
     /// on this task.
     pub async fn run(self, progress: watch::Receiver<Progress>) {
         match self.access.client() {
-            Ok(client) => run(client, self.node, progress, self.input).await,
+            Ok(client) => run(client, self.node, progress, self.input, self.cuts).await,
             // The source needs a client too, and ends with the same error.
             Err(error) => debug!(%error, "no statuses are written"),
         }
@@ -80,11 +95,30 @@ async fn run(
     node: String,
     progress: watch::Receiver<Progress>,
     news: mpsc::UnboundedReceiver<StatusInput>,
+    cuts: mpsc::UnboundedReceiver<CutNotice>,
 ) {
     let writer = StatusWriter::new(client, &node);
     tokio::select! {
         () = write_statuses(&writer, node.clone(), progress.clone(), news) => {}
         () = tell_repairs(&writer, &node, progress) => {}
+        () = tell_cuts(&writer, cuts) => {}
+    }
+}
+
+/// Never ends.
+async fn tell_cuts(writer: &StatusWriter, mut cuts: mpsc::UnboundedReceiver<CutNotice>) {
+    let mut events = CutEvents::default();
+    loop {
+        let due = events.due();
+        tokio::select! {
+            Some(notice) = cuts.recv() => events.take(notice),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                if let Some(notice) = events.next(Instant::now()) {
+                    writer.tell_cut(&notice).await;
+                }
+            }
+            else => return std::future::pending().await,
+        }
     }
 }
 

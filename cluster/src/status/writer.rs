@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Reporter};
+use policy::Direction;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -14,6 +15,7 @@ use tracing::{debug, warn};
 use crate::kubernetes::resources::ResourceKind;
 
 use super::conditions::cut;
+use super::cut_flows::CutNotice;
 use super::events::EventPublisher;
 use super::queue::{EventNotice, StatusWrite, WriteOutcome};
 
@@ -152,6 +154,49 @@ impl StatusWriter {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "an Event of a repair could not be sent"),
             Err(_) => warn!("an Event of a repair could not be sent in time"),
+        }
+    }
+
+    /// Says of a pod that flows of it were cut. Who looks for a pod's Events looks for its uid,
+    /// which nobody else here needs: it is asked for.
+    pub(super) async fn tell_cut(&self, notice: &CutNotice) {
+        let CutNotice { pod, direction, flows } = notice;
+        let whose = match direction {
+            Direction::Egress => "from it",
+            Direction::Ingress => "to it",
+        };
+        let note = format!(
+            "Live connections {whose} were cut, {flows} in all: {direction} policies do not allow them any more"
+        );
+        let event = Event {
+            type_: EventType::Normal,
+            reason: "ConnectionsCut".into(),
+            note: Some(cut(note, LONGEST)),
+            action: "Cut".into(),
+            secondary: None,
+        };
+        let published = async {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+            let named = ListParams::default().fields(&format!("metadata.name={}", pod.name));
+            let found = pods.list_metadata(&named).await?.items;
+            // One that is gone has nobody who looks.
+            let Some(uid) = found.into_iter().find_map(|it| it.metadata.uid) else {
+                return Ok(());
+            };
+            let regarding = ObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                name: Some(pod.name.clone()),
+                namespace: Some(pod.namespace.clone()),
+                uid: Some(uid),
+                ..ObjectReference::default()
+            };
+            self.events.lock().await.publish(&event, &regarding).await
+        };
+        match timeout(DEADLINE, published).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%pod, %error, "an Event of connections that were cut could not be sent"),
+            Err(_) => warn!(%pod, "an Event of connections that were cut could not be sent in time"),
         }
     }
 

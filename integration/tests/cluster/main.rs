@@ -6,6 +6,7 @@
 
 mod burst;
 mod changes;
+mod cuts;
 mod forgotten;
 mod mesh;
 mod new_pods;
