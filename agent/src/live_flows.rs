@@ -112,6 +112,7 @@ mod tests {
             protocol: Protocol::Tcp.number(),
             icmp_type: None,
             is_expected: false,
+            zone: 0,
         }
     }
 
