@@ -9,12 +9,15 @@
 //! The border:
 //! - `judge`: [`Judge`] and its verdicts. `refusal`, `edit`, `event`: what they speak of.
 //! - `limits`: how much and how long, with defaults.
+//! - `config`, `server`: listeners and threads, and what they are told.
 //!
 //! A connection:
+//! - `workers`: the threads: sockets around conversations.
 //! - `conversation`: one connection as a state machine: octets and time go in, octets come out.
 //! - `hello`: the ClientHello of TLS, as far as names are concerned.
 //! - `head`: heads of HTTP/1 requests and responses, read strictly. `framing`: their bodies.
 
+mod config;
 mod conversation;
 mod edit;
 mod event;
@@ -24,7 +27,10 @@ mod hello;
 mod judge;
 mod limits;
 mod refusal;
+mod server;
+mod workers;
 
+pub use config::{DialOptions, L7ServerConfig};
 pub use conversation::{Conversation, Ending};
 pub use edit::HeaderEdit;
 pub use event::{DialFailure, PassageEvent};
@@ -34,3 +40,4 @@ pub use hello::{ClientHello, HelloProgress, HelloReader, InvalidHello};
 pub use judge::{ConnectionVerdict, DialTime, Inspection, Judge, RequestVerdict};
 pub use limits::PassageLimits;
 pub use refusal::{Refusal, Unreadable};
+pub use server::{L7Server, L7ServerError};

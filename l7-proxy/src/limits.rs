@@ -21,6 +21,11 @@ pub struct PassageLimits {
     pub opaque_idle_time: Duration,
     /// Connections of one source address: 4,096.
     pub connections_of_a_pod: usize,
+    /// How many connections a second a source may open while it has more than half of what it may
+    /// have: 64.
+    pub connections_per_second: u32,
+    /// How many of these it may open at once: 512.
+    pub connection_burst: u32,
     /// Connections of all sources: 65,536.
     pub connections: usize,
 }
@@ -36,6 +41,8 @@ impl Default for PassageLimits {
             idle_time: Duration::from_secs(300),
             opaque_idle_time: Duration::from_secs(3600),
             connections_of_a_pod: 4096,
+            connections_per_second: 64,
+            connection_burst: 512,
             connections: 65_536,
         }
     }
