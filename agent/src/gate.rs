@@ -202,6 +202,11 @@ impl NodeGate {
         self.0.left_out_addresses.load(Ordering::Relaxed)
     }
 
+    /// Where what is decided is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     /// How often a plan was published since the start.
     pub fn publications(&self) -> u64 {
         self.0.publications.load(Ordering::Acquire)

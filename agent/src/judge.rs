@@ -105,51 +105,8 @@ impl NodeJudge {
         let decided = connection.rules.decide(announced, names);
         decided.map(|changes| changes.into_iter().map(edit).collect())
     }
-}
 
-impl Judge for NodeJudge {
-    type Connection = JudgedConnection;
-    type Judged = Judged;
-
-    fn connection(&self, source: SocketAddr, asked: SocketAddr) -> ConnectionVerdict<JudgedConnection, Judged> {
-        let parties = ConnectionParties { source, asked };
-        match self.rules(parties) {
-            PartyVerdict::Ungoverned | PartyVerdict::Denied => ConnectionVerdict::Refuse(Refusal::Destination),
-            PartyVerdict::Allowed => ConnectionVerdict::Pass {
-                connection: JudgedConnection {
-                    parties,
-                    rules: ConnectionRules::default(),
-                    allowed: Some(LastAllowed::Anything),
-                },
-                judged: Judged(()),
-            },
-            PartyVerdict::Inspected(rules) => {
-                let inspection = match (rules.take_tls(), rules.take_http()) {
-                    (true, true) => Inspection::HelloOrHttp,
-                    (false, true) => Inspection::Http,
-                    (true, false) => Inspection::Hello,
-                    // The rules of both ends ask for what no connection announces together.
-                    (false, false) => return ConnectionVerdict::Refuse(Refusal::Destination),
-                };
-                ConnectionVerdict::Inspect {
-                    connection: JudgedConnection {
-                        parties,
-                        rules,
-                        allowed: None,
-                    },
-                    inspection,
-                    // The kernel hands over by the address of the backend, never by a Service's.
-                    dial: DialTime::WhenAllowed,
-                }
-            }
-        }
-    }
-
-    fn dialled(&self, _connection: &mut JudgedConnection) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<Judged, Refusal> {
+    fn judge_hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<Judged, Refusal> {
         let announced = Announcement::Tls {
             server_name: hello.server_name.as_ref(),
             is_encrypted: hello.is_encrypted,
@@ -162,7 +119,7 @@ impl Judge for NodeJudge {
         Ok(Judged(()))
     }
 
-    fn request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
+    fn judge_request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
         // A connection that lives on meets the rules of now.
         match self.rules(connection.parties) {
             PartyVerdict::Inspected(rules) => connection.rules = rules,
@@ -202,9 +159,79 @@ impl Judge for NodeJudge {
         }
     }
 
+    fn count(&self, refused: Option<Refusal>) {
+        match refused {
+            None => self.gate.metrics().inspection_allowed(),
+            Some(refusal) => self.gate.metrics().inspection_refused(refusal.label()),
+        }
+    }
+}
+
+impl Judge for NodeJudge {
+    type Connection = JudgedConnection;
+    type Judged = Judged;
+
+    fn connection(&self, source: SocketAddr, asked: SocketAddr) -> ConnectionVerdict<JudgedConnection, Judged> {
+        let parties = ConnectionParties { source, asked };
+        match self.rules(parties) {
+            PartyVerdict::Ungoverned | PartyVerdict::Denied => {
+                self.count(Some(Refusal::Destination));
+                ConnectionVerdict::Refuse(Refusal::Destination)
+            }
+            PartyVerdict::Allowed => ConnectionVerdict::Pass {
+                connection: JudgedConnection {
+                    parties,
+                    rules: ConnectionRules::default(),
+                    allowed: Some(LastAllowed::Anything),
+                },
+                judged: Judged(()),
+            },
+            PartyVerdict::Inspected(rules) => {
+                let inspection = match (rules.take_tls(), rules.take_http()) {
+                    (true, true) => Inspection::HelloOrHttp,
+                    (false, true) => Inspection::Http,
+                    (true, false) => Inspection::Hello,
+                    // The rules of both ends ask for what no connection announces together.
+                    (false, false) => return ConnectionVerdict::Refuse(Refusal::Destination),
+                };
+                ConnectionVerdict::Inspect {
+                    connection: JudgedConnection {
+                        parties,
+                        rules,
+                        allowed: None,
+                    },
+                    inspection,
+                    // The kernel hands over by the address of the backend, never by a Service's.
+                    dial: DialTime::WhenAllowed,
+                }
+            }
+        }
+    }
+
+    fn dialled(&self, _connection: &mut JudgedConnection) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<Judged, Refusal> {
+        let judged = self.judge_hello(connection, hello);
+        self.count(judged.as_ref().err().copied());
+        judged
+    }
+
+    fn request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
+        let verdict = self.judge_request(connection, request);
+        self.count(match &verdict {
+            RequestVerdict::Forward { .. } => None,
+            RequestVerdict::Deny(refusal) => Some(*refusal),
+        });
+        verdict
+    }
+
     fn unreadable(&self, connection: &mut JudgedConnection, why: Unreadable) -> Result<Judged, Refusal> {
-        self.decide(connection, Announcement::Other)
-            .map_err(|_| Refusal::Unreadable(why))?;
+        let refused = |_| Refusal::Unreadable(why);
+        let decided = self.decide(connection, Announcement::Other).map_err(refused);
+        self.count(decided.as_ref().err().copied());
+        decided?;
         connection.allowed = Some(LastAllowed::Unread);
         Ok(Judged(()))
     }
@@ -253,6 +280,9 @@ impl Judge for NodeJudge {
 
     fn observe(&self, connection: Option<&mut JudgedConnection>, event: PassageEvent<'_>) {
         let parties = connection.map(|connection| connection.parties);
+        if let PassageEvent::Refused { refusal, .. } = &event {
+            self.count(Some(*refusal));
+        }
         tracing::debug!(?parties, ?event, "a connection that is looked into");
     }
 }

@@ -7,8 +7,8 @@
 //!   it there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force;
 //!   [`log_throttle`] keeps lookups from filling the log.
-//! - [`judge`]: what the L7 proxy asks of each connection that is looked into. No agent starts that
-//!   proxy yet.
+//! - [`judge`]: what the L7 proxy asks of each connection that is looked into; `inspector` starts
+//!   that proxy.
 //! - `policy_log`: how policies were read and whom they select, in the log.
 //! - `news`: the same of policies and of the agent, as events; [`event_rows`] and `event_stream`
 //!   show events.
@@ -31,6 +31,7 @@ pub mod gate;
 pub mod handles;
 pub mod http;
 pub mod inspect;
+mod inspector;
 pub mod judge;
 pub mod ledger_file;
 mod live_flows;

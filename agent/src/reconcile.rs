@@ -25,6 +25,8 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::address_owners::AddressOwners;
 use crate::handles::AgentHandles;
+use crate::inspector::Inspector;
+use crate::judge::NodeJudge;
 use crate::news;
 use crate::policy_log;
 use crate::revocation::Revoker;
@@ -43,8 +45,14 @@ const NETWORK_SETTLES: Duration = Duration::from_millis(50);
 /// all the time.
 const NETWORK_HOLDS: Duration = Duration::from_millis(500);
 
-/// The addresses that we listen on in mode dnat.
-const OWN_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(routing::LISTEN_V4), IpAddr::V6(routing::LISTEN_V6)];
+/// The addresses that we listen on: for lookups in mode dnat, and for connections that are handed
+/// over.
+const OWN_ADDRESSES: [IpAddr; 4] = [
+    IpAddr::V4(routing::LISTEN_V4),
+    IpAddr::V6(routing::LISTEN_V6),
+    IpAddr::V4(routing::HANDOVER_V4),
+    IpAddr::V6(routing::HANDOVER_V6),
+];
 
 /// Why a plan is not in force.
 #[derive(Debug, Error)]
@@ -77,14 +85,17 @@ pub struct Reconciler {
     newest: Option<Arc<Plan>>,
     owners: AddressOwners,
     revoker: Revoker,
+    inspector: Inspector,
     progress: watch::Sender<Progress>,
 }
 
 impl Reconciler {
     /// A loop with nothing in force yet.
     pub fn new(handles: AgentHandles, revoker: Revoker) -> Self {
+        let judge = NodeJudge::new(Arc::clone(&handles.gate), Arc::clone(&handles.ledger));
         Self {
             cluster: cluster(&handles.settings),
+            inspector: Inspector::new(handles.settings.inspection.clone(), Arc::new(judge)),
             handles,
             planner: Planner::default(),
             reports: Vec::new(),
@@ -186,6 +197,7 @@ impl Reconciler {
             .planner
             .plan(&self.cluster, &self.handles.settings, &self.network.own);
         plan.desired.pod_links = pod_links(&self.network, &plan);
+        plan.desired.handover = self.inspector.handover(&plan);
         let plan = Arc::new(plan);
         self.newest = Some(Arc::clone(&plan));
         self.report(&plan);
@@ -272,6 +284,7 @@ impl Reconciler {
             generation,
             coming: None,
         });
+        self.inspector.rules_changed();
 
         for opened in planner::opened_pods::opened(&before, &plan) {
             warn!(policy = %opened.policy, "{opened}");

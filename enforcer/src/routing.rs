@@ -1,6 +1,8 @@
 //! What the interception modes need outside nftables.
 //!
 //! - dnat: [`LISTEN_V4`] and [`LISTEN_V6`] on `lo`.
+//! - connections that are handed over: [`HANDOVER_V4`] and [`HANDOVER_V6`] on `lo`, and for answers
+//!   the same as tproxy.
 //! - tproxy: a rule that sends marked packets to a routing table of their own, which delivers
 //!   everything locally.
 //!
@@ -38,6 +40,12 @@ pub const LISTEN_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 /// The IPv6 counterpart: a unique local address (RFC 4193) with a random global id.
 pub const LISTEN_V6: Ipv6Addr = Ipv6Addr::new(0xfd6e, 0x6de7, 0x53a4, 0, 0, 0, 0, 0x53);
 
+/// The addresses at which connections are handed over, put on `lo`. They are others than those of
+/// lookups, whose replies have a conntrack zone of their own.
+pub const HANDOVER_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 54);
+/// The IPv6 counterpart.
+pub const HANDOVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd6e, 0x6de7, 0x53a4, 0, 0, 0, 0, 0x54);
+
 /// The routing protocol of our rules and routes (`rtnetlink(7)`); `ip rule` shows it as `proto 78`.
 /// Nobody else is known to use this number.
 pub const PROTOCOL: u8 = 78;
@@ -71,10 +79,15 @@ pub fn set_up(interception: &Interception) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the rules and routes by which answers come to who looks into connections.
+/// Makes the addresses of the listeners, and the rules and routes by which answers come to who looks
+/// into connections.
 pub fn set_up_handover(handover: &Handover) -> io::Result<()> {
     let mut kernel = Rtnetlink::open()?;
-    for object in delivery(handover.reply_mark, handover.routing_table) {
+    kernel.change(RouteNetlinkMessage::SetLink(loopback_up()))?;
+    let is_listening = |object: &RoutingObject| handover.listener(object.family).is_some();
+    let addresses = handover_addresses().into_iter().filter(is_listening);
+    let delivery = delivery(handover.reply_mark, handover.routing_table);
+    for object in addresses.chain(delivery) {
         match kernel.create(object.creation()) {
             Ok(_) => {}
             Err(error) if object.family == IpFamily::V6 && means_no_ipv6(&error) => {}
@@ -96,6 +109,7 @@ pub fn take_down_all() {
     report(Rtnetlink::open().and_then(|mut kernel| {
         let tproxy = leftovers(&mut kernel)?;
         remove(&mut kernel, routing_objects(&Interception::Dnat))?;
+        remove(&mut kernel, handover_addresses())?;
         remove(&mut kernel, tproxy)
     }));
 }
@@ -158,16 +172,23 @@ impl RoutingObject {
 fn routing_objects(interception: &Interception) -> Vec<RoutingObject> {
     match *interception {
         Interception::Off => Vec::new(),
-        Interception::Dnat => [IpAddr::from(LISTEN_V4), IpAddr::from(LISTEN_V6)]
-            .map(|listen| RoutingObject {
-                family: IpFamily::of(listen),
-                kind: RoutingObjectKind::Address(on_loopback(listen)),
-            })
-            .into(),
+        Interception::Dnat => on_loopback_of([LISTEN_V4.into(), LISTEN_V6.into()]),
         Interception::Tproxy {
             mark, routing_table, ..
         } => delivery(mark, routing_table),
     }
+}
+
+fn handover_addresses() -> Vec<RoutingObject> {
+    on_loopback_of([HANDOVER_V4.into(), HANDOVER_V6.into()])
+}
+
+fn on_loopback_of(addresses: [IpAddr; 2]) -> Vec<RoutingObject> {
+    let objects = addresses.map(|address| RoutingObject {
+        family: IpFamily::of(address),
+        kind: RoutingObjectKind::Address(on_loopback(address)),
+    });
+    objects.into()
 }
 
 /// Delivers packets with a mark here, whatever their destination.

@@ -158,6 +158,7 @@ impl Planner {
                     .collect(),
                 unknown: unknown(cluster, settings, own),
                 refusal: settings.refusal,
+                // Follows from what looks into connections on this node.
                 handover: None,
                 records: settings.records_group,
                 capacity: settings.capacity,

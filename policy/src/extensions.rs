@@ -92,7 +92,7 @@ pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
                 extensions.verify_names = one_of(&node, modes, report);
                 report.unenforced(
                     &node.path,
-                    "connections are not looked into yet, so TCP is not opened to the names of this policy",
+                    "connections are looked into by agents with `--inspect on` alone; elsewhere TCP is not opened to the names of this policy",
                 );
             }
             IGNORE => {

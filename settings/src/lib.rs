@@ -34,10 +34,12 @@ pub use dns_address::{DnsAddress, NotAnAddress};
 pub use file::FileError;
 pub use host::HostFacts;
 pub use layer::OptionLayer;
-pub use option_values::{ClusterPath, HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice};
+pub use option_values::{
+    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName, choice,
+};
 pub use options::{
     AgentOptions, ClusterOptions, DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR,
-    DEFAULT_STATE_DIR, DEFAULT_TABLE, KernelOptions, LeaseOptions, LookupOptions, ProcessOptions,
+    DEFAULT_STATE_DIR, DEFAULT_TABLE, InspectionOptions, KernelOptions, LeaseOptions, LookupOptions, ProcessOptions,
 };
 pub use rejected::RejectedOption;
 pub use upstream::{NotAnUpstream, UpstreamAddress};
@@ -111,6 +113,8 @@ pub struct Settings {
     pub cluster: ClusterOptions,
     /// What becomes of a lookup.
     pub lookups: LookupOptions,
+    /// How connections are looked into.
+    pub inspection: InspectionOptions,
     /// How long names hold addresses, how many, and which.
     pub leases: LeaseOptions,
     /// What stands in the kernel.

@@ -24,6 +24,15 @@ pub enum InterceptionMode {
     Off,
 }
 
+/// `--inspect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InspectionMode {
+    /// Connections are looked into.
+    On,
+    /// They are refused.
+    Off,
+}
+
 /// Where metrics and health are served (`--http`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpAddress {

@@ -23,8 +23,8 @@ use policy::{DenyResponse, QuestionMode};
 use super::bounds::{duration_within, duration_within_day, within};
 use super::dns_address::DnsAddress;
 use super::option_values::{
-    ClusterPath, HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice, cluster_domain, cluster_name,
-    cluster_path, own_directory, packet_mark, routing_table, table_name, taint_key,
+    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName, choice, cluster_domain,
+    cluster_name, cluster_path, own_directory, packet_mark, routing_table, table_name, taint_key,
 };
 use super::upstream::UpstreamAddress;
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Revocation, UnknownPods};
@@ -64,6 +64,9 @@ pub struct AgentOptions {
     /// How long names hold addresses, how many, and which.
     #[command(flatten)]
     pub leases: LeaseOptions,
+    /// How connections are looked into.
+    #[command(flatten)]
+    pub inspection: InspectionOptions,
     /// What stands in the kernel.
     #[command(flatten)]
     pub kernel: KernelOptions,
@@ -324,6 +327,40 @@ pub struct LeaseOptions {
         default_value = "allow",
     )]
     pub private_addresses: PrivateAddresses,
+}
+
+/// How connections are looked into, where rules ask for TLS names or requests.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Connections")]
+pub struct InspectionOptions {
+    /// Whether connections are looked into where rules ask for TLS names or requests; `off`: what
+    /// these rules speak of is refused
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_parser = choice([("on", InspectionMode::On), ("off", InspectionMode::Off)]),
+        default_value = "off",
+    )]
+    pub inspect: InspectionMode,
+    /// The mark's bits of packets that are sent in a client's place, which no other program may use
+    //
+    // As `tproxy_mark`, and another bit than that.
+    #[arg(long, value_name = "BITS", value_parser = packet_mark(), default_value = "0x2000")]
+    pub inspect_mark: NonZeroU32,
+    /// The mark's bits of the answers to these, which no other program may use
+    #[arg(long, value_name = "BITS", value_parser = packet_mark(), default_value = "0x40")]
+    pub inspect_reply_mark: NonZeroU32,
+    /// The routing table for these answers
+    #[arg(long, value_name = "TABLE", value_parser = routing_table(), default_value = "5354")]
+    pub inspect_table: u32,
+    /// The conntrack zone of connections that are made in a client's place
+    #[arg(
+        long,
+        value_name = "ZONE",
+        value_parser = within(value_parser!(u16), 1..=u16::MAX, "0 is the zone of all others"),
+        default_value = "15354",
+    )]
+    pub inspect_zone: u16,
 }
 
 /// What stands in the kernel.

@@ -35,6 +35,7 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         interception,
         lookups,
         leases,
+        inspection,
         kernel,
         process,
     } = options;
@@ -84,6 +85,7 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         cluster,
         lookups,
         leases,
+        inspection,
         kernel,
         process,
     })

@@ -84,6 +84,9 @@ pub struct Metrics {
     refused: PerDirection<Namespaces>,
     flows_cut: PerDirection<IntCounter>,
     flows_unattributed: IntGauge,
+    /// Allowed, and refused by reason.
+    inspection_allowed: IntCounter,
+    inspection_refused: IntCounterVec,
     withheld: [IntCounter; WITHHELD.len()],
     cache: [IntCounter; CACHE_OUTCOMES.len()],
     /// Seconds of Unix time.
@@ -175,6 +178,15 @@ impl Metrics {
                 &["direction", "namespace"],
             )),
             flows_cut: PerDirection::from_fn(|direction| flows_cut.with_label_values(&[direction.as_str()])),
+            inspection_allowed: register.counter(
+                "namegate_inspection_allowed_total",
+                "TLS connections and requests that were looked into, and passed",
+            ),
+            inspection_refused: register.counters(
+                "namegate_inspection_refused_total",
+                "Connections and requests that were looked into and refused, by reason",
+                &["reason"],
+            ),
             flows_unattributed: register.gauge(
                 "namegate_flows_unattributed",
                 "Flows to addresses that no lease holds and no known name led to, when flows were last judged",
@@ -246,6 +258,16 @@ impl Metrics {
     /// Counts flows that were cut, because the program of this direction denies them.
     pub fn flows_cut(&self, direction: Direction, flows: usize) {
         self.flows_cut[direction].inc_by(u64::try_from(flows).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a connection or request that was looked into and passed.
+    pub fn inspection_allowed(&self) {
+        self.inspection_allowed.inc();
+    }
+
+    /// Counts one that was refused. `reason` is of a closed set ([`l7_proxy::Refusal::label`]).
+    pub fn inspection_refused(&self, reason: &'static str) {
+        self.inspection_refused.with_label_values(&[reason]).inc();
     }
 
     /// Notes how many flows have no known name.

@@ -15,6 +15,7 @@ mod failures;
 mod families;
 mod foreign;
 mod ingress;
+mod inspection;
 mod kernel;
 mod lifecycle;
 mod log;

@@ -135,7 +135,7 @@ fn read_entry(
         Inspected::By(rules) => {
             report.unenforced(
                 &l7::written(entry).path,
-                "connections are not looked into yet, so these ports are not opened by this rule",
+                "connections are looked into by agents with `--inspect on` alone; elsewhere this rule does not open these ports",
             );
             let ports = inspected_ports(entry, meanings, rules, report);
             into.inspected.push(ports);

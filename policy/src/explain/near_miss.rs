@@ -71,7 +71,10 @@ impl fmt::Display for NearMiss {
                 )
             }
             NearMissKind::Announcement(rules) => {
-                write!(f, "lets through {rules}; connections are not looked into yet")
+                write!(
+                    f,
+                    "lets through {rules}, where the agent looks into connections (--inspect on)"
+                )
             }
             NearMissKind::Port(ports) => write!(f, "matches the {peer}, but only with {}", shown_ports(ports)),
             NearMissKind::MoreLabels(pattern, name) => write!(

@@ -266,7 +266,7 @@ fn a_rule_that_looks_into_connections_is_the_nearest_miss_as_long_as_nobody_does
     assert!(decision.starts_with("no rule allows it"), "{decision}");
     assert_eq!(
         miss,
-        "CiliumNetworkPolicy n/p0, spec.egress[0]: lets through TLS to a.example; connections are not looked into yet"
+        "CiliumNetworkPolicy n/p0, spec.egress[0]: lets through TLS to a.example, where the agent looks into connections (--inspect on)"
     );
     let (_, _, miss) = told(&explained(&[rules], &to_name("a.example", 80)));
     assert_eq!(
