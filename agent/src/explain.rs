@@ -16,11 +16,11 @@ use clock::Time;
 use fqdn_cache::{Ledger, Teacher};
 use names::Name;
 use policy::address::{Teachable, ZoneMap};
-use policy::explain::{KnownName, KnownPeer, LeaseState};
+use policy::explain::{KnownAnnouncement, KnownName, KnownPeer, LeaseState};
 use policy::labels::LabelSelector;
 use policy::{Endpoint, Inventory, ObjectSelector, Policy, Protocol, ServiceSelector};
 
-pub use ends::{ExplainRequest, ExplainSource, ExplainTarget, Sender, traffic};
+pub use ends::{ExplainRequest, ExplainSource, ExplainTarget, Sender, announced, traffic};
 pub use offline::{OfflineError, answer_offline};
 use parts::{part, shown_port};
 
@@ -33,6 +33,8 @@ pub struct ExplainScene<'a> {
     pub policies: &'a [&'a Policy],
     /// Every object that rules may speak of.
     pub inventory: &'a Inventory,
+    /// What the connection announces, where somebody looks into it.
+    pub announced: Option<&'a KnownAnnouncement>,
 }
 
 /// What the node knows; without an agent, nothing.

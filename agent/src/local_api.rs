@@ -29,7 +29,7 @@ use tracing::error;
 
 use crate::event_rows::EventRequest;
 use crate::event_stream;
-use crate::explain::{ExplainRequest, ExplainSource, ExplainTarget, traffic};
+use crate::explain::{ExplainRequest, ExplainSource, ExplainTarget, announced, traffic};
 use crate::inspect::Inspect;
 
 /// Connections that wait to be accepted.
@@ -178,6 +178,10 @@ fn parse_question(question: &ExplainQuestion) -> Result<ExplainRequest, String> 
         from: ExplainSource::parse(&question.from),
         to: ExplainTarget::parse(&question.to)?,
         traffic: traffic(question.port, question.protocol.as_deref())?,
+        announced: announced(
+            question.sni.as_deref(),
+            [&question.method, &question.path, &question.host].map(Option::as_deref),
+        )?,
     })
 }
 

@@ -329,6 +329,8 @@ impl Inspect for View {
             from: &from,
             policies: &policies,
             inventory: &plan.inventory,
+            // Rules that ask for something let nothing through where nobody looks.
+            announced: asked.announced.as_ref().filter(|_| plan.desired.handover.is_some()),
         };
         let governed = from.addresses.iter().find_map(|address| plan.governed.get(address));
         let may_ask = governed.is_some_and(|governed| governed.questions.is_some());

@@ -16,6 +16,14 @@ pub struct ExplainQuestion {
     pub port: Option<u16>,
     /// `tcp` (the default), `udp`, `sctp`, `icmp` or `icmpv6`.
     pub protocol: Option<String>,
+    /// The TLS server name that the connection announces, where somebody looks into it.
+    pub sni: Option<String>,
+    /// The method of the request that it announces; with any of the three, absent is `GET`.
+    pub method: Option<String>,
+    /// The request's path with the query; absent is `/`.
+    pub path: Option<String>,
+    /// The request's host.
+    pub host: Option<String>,
 }
 
 /// What happens to the traffic.

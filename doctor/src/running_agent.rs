@@ -99,6 +99,10 @@ async fn may_reach(client: &ApiClient, endpoint: &str, to: &str, port: u16) -> R
         to: to.to_owned(),
         port: Some(port),
         protocol: None,
+        sni: None,
+        method: None,
+        path: None,
+        host: None,
     };
     match client.explain(&question).await {
         Ok(answer) => Ok(answer.verdict == ExplainVerdict::Allowed),

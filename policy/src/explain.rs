@@ -37,6 +37,25 @@ pub struct ExplainContext<'a> {
     pub policies: &'a [&'a Policy],
     /// Every object that rules may speak of.
     pub inventory: &'a Inventory,
+    /// What the connection announces, if somebody looks into it. Without it, rules that ask for
+    /// something let nothing through.
+    pub announced: Option<&'a KnownAnnouncement>,
+}
+
+/// What a connection announces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownAnnouncement {
+    /// A TLS server name.
+    Tls(Name),
+    /// A request of plain HTTP.
+    Http {
+        /// The method.
+        method: String,
+        /// The path with the query.
+        path: String,
+        /// The host, with a port where one is sent.
+        host: String,
+    },
 }
 
 /// The other end of the traffic, as far as it is known.
@@ -114,11 +133,8 @@ pub fn explain(context: ExplainContext<'_>, peer: &KnownPeer) -> Explanation {
             near_misses,
         };
     };
-    let enforced = decide(context.direction, &program.enforced, context.inventory, peer);
-    let audited = program
-        .audited
-        .as_ref()
-        .map(|tiers| decide(context.direction, tiers, context.inventory, peer));
+    let enforced = decide(context, &program.enforced, peer);
+    let audited = program.audited.as_ref().map(|tiers| decide(context, tiers, peer));
     let (outcome, decision) = match (enforced.verdict(), audited) {
         (Verdict::Deny | Verdict::Inspect, _) => (ExplainOutcome::Denied, enforced),
         (Verdict::Allow, Some(audited)) if audited.verdict() != Verdict::Allow => (ExplainOutcome::Audited, audited),

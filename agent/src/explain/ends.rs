@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use names::Name;
+use policy::explain::KnownAnnouncement;
 use policy::inventory::{IndexedPod, Inventory};
 use policy::{Endpoint, EndpointId, Protocol, endpoint};
 
@@ -17,6 +18,8 @@ pub struct ExplainRequest {
     pub to: ExplainTarget,
     /// Port, or type of ICMP message; `None`: any.
     pub traffic: Option<(Protocol, u16)>,
+    /// What the connection announces.
+    pub announced: Option<KnownAnnouncement>,
 }
 
 /// A source, as a person names it.
@@ -181,5 +184,23 @@ pub fn traffic(port: Option<u16>, protocol: Option<&str>) -> Result<Option<(Prot
         (None, Some(Protocol::Icmpv6)) => Ok(Some((Protocol::Icmpv6, 128))),
         (None, Some(protocol)) => Err(format!("which port of {protocol}? Say it with --port")),
         (Some(port), protocol) => Ok(Some((protocol.unwrap_or(Protocol::Tcp), port))),
+    }
+}
+
+/// Reads `--sni`, or `--method`, `--path` and `--host`.
+pub fn announced(sni: Option<&str>, request: [Option<&str>; 3]) -> Result<Option<KnownAnnouncement>, String> {
+    let [method, path, host] = request;
+    match (sni, method.or(path).or(host)) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err("a connection announces a TLS name or a request: --sni stands alone".into()),
+        (Some(sni), None) => match Name::parse(sni) {
+            Ok(name) => Ok(Some(KnownAnnouncement::Tls(name))),
+            Err(error) => Err(format!("{sni:?} is not a name: {error}")),
+        },
+        (None, Some(_)) => Ok(Some(KnownAnnouncement::Http {
+            method: method.unwrap_or("GET").to_owned(),
+            path: path.unwrap_or("/").to_owned(),
+            host: host.unwrap_or_default().to_owned(),
+        })),
     }
 }

@@ -92,6 +92,7 @@ fn answer_from(
         from: &from,
         policies: &policies,
         inventory: &inventory,
+        announced: request.announced.as_ref(),
     };
     // Resolvers that an agent's settings name are not known here.
     let (namespace, name) = DEFAULT_CLUSTER_DNS;
@@ -167,6 +168,7 @@ spec:
             from: ExplainSource::parse(from),
             to: ExplainTarget::parse(to).unwrap(),
             traffic: traffic(Some(port), None).unwrap(),
+            announced: None,
         };
         answer_from(contents, None, &request)
     }
@@ -261,6 +263,7 @@ spec:
                 from: ExplainSource::parse(from),
                 to: ExplainTarget::parse(to).unwrap(),
                 traffic: traffic(Some(port), None).unwrap(),
+                announced: None,
             };
             answer_from(contents, None, &request).unwrap()
         };

@@ -21,6 +21,7 @@ pub(super) fn part(towards: &KnownPeer, scene: ExplainScene<'_>, known: NodeKnow
             endpoint,
             policies: scene.policies,
             inventory: scene.inventory,
+            announced: scene.announced,
         };
         decision(Direction::Egress, towards, &explain(context, towards))
     });
@@ -79,6 +80,7 @@ fn received(towards: &KnownPeer, scene: ExplainScene<'_>, known: NodeKnowledge<'
         endpoint: &receiver,
         policies: scene.policies,
         inventory: scene.inventory,
+        announced: scene.announced,
     };
     Some(decision(Direction::Ingress, &from, &explain(context, &from)))
 }

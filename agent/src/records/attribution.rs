@@ -33,6 +33,7 @@ pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>)
         endpoint,
         policies: &policies,
         inventory: &plan.inventory,
+        announced: None,
     };
     let known = name.map(|name| KnownName {
         name: name.clone(),

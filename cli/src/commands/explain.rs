@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use agent::explain::{ExplainRequest, ExplainSource, ExplainTarget, answer_offline, traffic};
+use agent::explain::{ExplainRequest, ExplainSource, ExplainTarget, announced, answer_offline, traffic};
 use api::{
     AddressAnswer, ApiClient, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, TrafficDirection, ask,
 };
@@ -29,6 +29,7 @@ Examples:
   namegate explain --from shop/web-0 --to 192.0.2.7 --port 53 --protocol udp
   namegate explain --from shop/web-0 --to shop/db-0 --port 5432
   namegate explain --from 203.0.113.9 --to shop/web-0 --port 443
+  namegate explain --from shop/web-0 --to shop/users-0 --port 80 --method GET --path /users
   namegate explain --objects ./objects --from shop/web-0 --to api.stripe.com -o json")]
 pub(crate) struct Args {
     /// A pod, as NAMESPACE/NAME, or NAME in the namespace default; or an address, as the node of
@@ -44,6 +45,19 @@ pub(crate) struct Args {
     /// tcp (the default), udp, sctp, icmp or icmpv6
     #[arg(long)]
     protocol: Option<String>,
+    /// The TLS server name that the connection announces, for rules with serverNames
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["method", "path", "host"])]
+    sni: Option<String>,
+    /// The method of the request that it announces, for rules about HTTP; GET where only --path or
+    /// --host is said
+    #[arg(long)]
+    method: Option<String>,
+    /// The path of that request, with the query; / by default
+    #[arg(long)]
+    path: Option<String>,
+    /// The host of that request, with a port where one is sent
+    #[arg(long)]
+    host: Option<String>,
     /// Read objects from this directory, and ask no agent
     #[arg(long, value_name = "DIR")]
     objects: Option<PathBuf>,
@@ -70,6 +84,11 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         from: ExplainSource::parse(&args.from),
         to: ExplainTarget::parse(&args.to).map_err(UsageError)?,
         traffic: traffic(args.port, args.protocol.as_deref()).map_err(UsageError)?,
+        announced: announced(
+            args.sni.as_deref(),
+            [&args.method, &args.path, &args.host].map(Option::as_deref),
+        )
+        .map_err(UsageError)?,
     };
     let answer = match &args.objects {
         Some(directory) => answer_offline(directory, args.node.as_deref(), &request)?,
@@ -79,6 +98,10 @@ pub(crate) fn run(args: &Args) -> crate::Result {
                 to: args.to.clone(),
                 port: args.port,
                 protocol: args.protocol.clone(),
+                sni: args.sni.clone(),
+                method: args.method.clone(),
+                path: args.path.clone(),
+                host: args.host.clone(),
             };
             ask(ApiClient::new(&args.run_dir).explain(&question))??
         }
@@ -190,6 +213,7 @@ mod tests {
             from: ExplainSource::parse(from),
             to: ExplainTarget::parse(to).unwrap(),
             traffic: traffic(Some(port), None).unwrap(),
+            announced: None,
         };
         render(&answer_offline(dir.path(), None, &request).unwrap())
     }

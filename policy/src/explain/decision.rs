@@ -3,11 +3,12 @@
 use std::fmt;
 
 use ipnet::IpNet;
-use names::Pattern;
+use names::{Name, Pattern};
 
-use super::{KnownName, KnownPeer, LeaseState, shown_origin, shown_ports};
+use super::{ExplainContext, KnownAnnouncement, KnownName, KnownPeer, LeaseState, shown_origin, shown_ports};
 use crate::direction::Direction;
 use crate::inventory::Inventory;
+use crate::l7::{Announcement, HttpRequest, L7Decision, L7Denial};
 use crate::peer_selector::ObjectSelector;
 use crate::policy::Action;
 use crate::ports::PortSet;
@@ -135,12 +136,12 @@ impl Matched {
 }
 
 /// Goes through the tiers.
-pub(super) fn decide(direction: Direction, tiers: &Tiers, inventory: &Inventory, peer: &KnownPeer) -> Decision {
-    // What a connection announces is not looked at yet, so such a rule lets nothing through.
+pub(super) fn decide(context: ExplainContext<'_>, tiers: &Tiers, peer: &KnownPeer) -> Decision {
+    let (direction, inventory) = (context.direction, context.inventory);
     let first = |rules: &[Rule]| {
         rules
             .iter()
-            .filter(|rule| rule.through.is_none())
+            .filter(|rule| denial_of(rule, context.announced, peer).is_none())
             .find_map(|rule| matching(rule, inventory, peer).map(|it| (rule.clone(), it)))
     };
     let of = |rule: Rule, (matched, ports): (Matched, PortSet), verdict| {
@@ -169,6 +170,41 @@ pub(super) fn decide(direction: Direction, tiers: &Tiers, inventory: &Inventory,
         }
     }
     Decision::Open(direction)
+}
+
+/// Why a rule does not let a connection through that announces this, where it looks into it;
+/// `None` where it does, or does not care.
+pub(super) fn denial_of(rule: &Rule, announced: Option<&KnownAnnouncement>, peer: &KnownPeer) -> Option<L7Denial> {
+    let through = rule.through.as_ref()?;
+    let Some(announced) = announced else {
+        return Some(L7Denial::OtherProtocol);
+    };
+    let is_of_rule = |name: &Name| {
+        let mut live = peer.names.iter().filter(|known| known.lease.is_live());
+        live.any(|known| known.name == *name) && matches!(&rule.peer, Peer::Name(pattern) if pattern.matches(name))
+    };
+    let decided = match announced {
+        KnownAnnouncement::Tls(name) => through.decide(
+            Announcement::Tls {
+                server_name: Some(name),
+                is_encrypted: false,
+            },
+            is_of_rule,
+        ),
+        KnownAnnouncement::Http { method, path, host } => {
+            let request = HttpRequest {
+                method: method.as_bytes(),
+                path: path.as_bytes(),
+                host: host.as_bytes(),
+                headers: &[],
+            };
+            through.decide(Announcement::Http(&request), is_of_rule)
+        }
+    };
+    match decided {
+        L7Decision::Denied(denial) => Some(denial),
+        L7Decision::Allowed { .. } | L7Decision::Audited(_) => None,
+    }
 }
 
 /// What a rule matches of the peer, with the ports that it speaks of there; `None` when it does not

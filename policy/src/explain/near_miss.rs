@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use names::{Name, Pattern};
 
-use super::decision::matched_peer;
+use super::decision::{denial_of, matched_peer};
 use super::{ExplainContext, KnownName, KnownPeer, LeaseState, Matched, shown_origin, shown_ports};
 use crate::direction::Direction;
 use crate::endpoint::keys;
-use crate::l7::L7Rules;
+use crate::l7::{L7Denial, L7Rules};
 use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::peer_selector::ObjectSelector;
 use crate::policy::Action;
@@ -36,8 +36,9 @@ pub struct NearMiss {
 pub enum NearMissKind {
     /// The name held the address, and does no more.
     ExpiredLease(Pattern, KnownName),
-    /// It matches, and lets only some connections through, by what they announce.
-    Announcement(Arc<L7Rules>),
+    /// It matches, and lets only connections through that announce something. The reason, where it
+    /// is known what this one announces.
+    Announcement(Arc<L7Rules>, Option<L7Denial>),
     /// The peer matches, and other ports are open.
     Port(PortSet),
     /// The name has more labels in front than the pattern's one star stands for.
@@ -70,12 +71,13 @@ impl fmt::Display for NearMiss {
                     "{pattern} matches {name}, whose lease on the address ended {ago} s ago; a new lookup opens it again"
                 )
             }
-            NearMissKind::Announcement(rules) => {
+            NearMissKind::Announcement(rules, None) => {
                 write!(
                     f,
                     "lets through {rules}, where the agent looks into connections (--inspect on)"
                 )
             }
+            NearMissKind::Announcement(rules, Some(denial)) => write!(f, "lets through {rules}: it {denial}"),
             NearMissKind::Port(ports) => write!(f, "matches the {peer}, but only with {}", shown_ports(ports)),
             NearMissKind::MoreLabels(pattern, name) => write!(
                 f,
@@ -130,7 +132,7 @@ pub(super) fn nearest(context: ExplainContext<'_>, tiers: &Tiers, peer: &KnownPe
 impl NearMissKind {
     fn distance(&self) -> u8 {
         match self {
-            NearMissKind::ExpiredLease(..) | NearMissKind::Announcement(_) => 0,
+            NearMissKind::ExpiredLease(..) | NearMissKind::Announcement(..) => 0,
             NearMissKind::Port(_) => 1,
             NearMissKind::MoreLabels(..) | NearMissKind::Apex(..) => 2,
             NearMissKind::Below(..) | NearMissKind::Zone(..) => 3,
@@ -153,7 +155,10 @@ fn missed(rule: &Rule, context: ExplainContext<'_>, peer: &KnownPeer) -> Option<
         let open = |(protocol, port)| ports.contains(protocol, port);
         let is_open = peer.traffic.map_or(!ports.is_empty(), open);
         if let Some(through) = rule.through.as_ref().filter(|_| is_open) {
-            return of(NearMissKind::Announcement(Arc::clone(through)));
+            let denial = context
+                .announced
+                .and_then(|announced| denial_of(rule, Some(announced), peer));
+            return of(NearMissKind::Announcement(Arc::clone(through), denial));
         }
         // One that matches wholly was overruled by a denial; nothing is missing of it.
         return match peer.traffic.is_some_and(open) {

@@ -38,6 +38,10 @@ fn inventory() -> Inventory {
 }
 
 fn explained_to(app: &str, texts: &[&str], peer: &KnownPeer) -> Explanation {
+    explained_of(None, app, texts, peer)
+}
+
+fn explained_of(announced: Option<&KnownAnnouncement>, app: &str, texts: &[&str], peer: &KnownPeer) -> Explanation {
     let endpoint = Endpoint {
         id: EndpointId {
             namespace: "n".into(),
@@ -56,6 +60,7 @@ fn explained_to(app: &str, texts: &[&str], peer: &KnownPeer) -> Explanation {
             endpoint: &endpoint,
             policies: &policies,
             inventory: &inventory,
+            announced,
         },
         peer,
     )
@@ -224,6 +229,7 @@ fn a_policy_that_lacks_one_label_of_the_pod_is_told() {
         endpoint: &endpoint,
         policies: &policies,
         inventory: &Inventory::default(),
+        announced: None,
     };
     let (outcome, _, miss) = told(&explain(context, &to_name("a.example", 443)));
     assert_eq!(outcome, ExplainOutcome::Denied);
@@ -252,6 +258,7 @@ fn what_only_an_audited_policy_refuses_passes_and_is_said() {
         endpoint: &endpoint,
         policies: &policies,
         inventory: &Inventory::default(),
+        announced: None,
     };
     let explanation = explain(context, &to_name("a.example", 443));
     assert_eq!(explanation.outcome, ExplainOutcome::Audited);
@@ -272,5 +279,40 @@ fn a_rule_that_looks_into_connections_is_the_nearest_miss_as_long_as_nobody_does
     assert_eq!(
         miss,
         "CiliumNetworkPolicy n/p0, spec.egress[0]: matches the destination, but only with 443/TCP"
+    );
+}
+
+#[test]
+fn what_a_connection_announces_decides_where_that_is_asked_for() {
+    let rules = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts:\n    - {ports: [{port: '443', protocol: TCP}], serverNames: ['*.example']}\n    - {ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET, path: /users}]}}\n";
+    let of = |announced: &KnownAnnouncement, port| {
+        told(&explained_of(
+            Some(announced),
+            "web",
+            &[rules],
+            &to_name("a.example", port),
+        ))
+    };
+    let tls = |name| KnownAnnouncement::Tls(Name::parse(name).unwrap());
+    let (outcome, decision, _) = of(&tls("a.example"), 443);
+    assert_eq!(outcome, ExplainOutcome::Allowed);
+    assert!(decision.contains("spec.egress[0] allows 443/TCP"), "{decision}");
+    let (outcome, _, miss) = of(&tls("a.test"), 443);
+    assert_eq!(outcome, ExplainOutcome::Denied);
+    assert!(
+        miss.ends_with("lets through TLS to *.example: it lists other names in `serverNames`"),
+        "{miss}"
+    );
+    let get = |path: &str| KnownAnnouncement::Http {
+        method: "GET".into(),
+        path: path.into(),
+        host: "a.example".into(),
+    };
+    assert_eq!(of(&get("/users"), 80).0, ExplainOutcome::Allowed);
+    let (outcome, _, miss) = of(&get("/users?all=1"), 80);
+    assert_eq!(outcome, ExplainOutcome::Denied);
+    assert!(
+        miss.ends_with("GET /users: it has no HTTP entry that matches the request"),
+        "{miss}"
     );
 }

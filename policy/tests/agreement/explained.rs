@@ -52,6 +52,7 @@ impl<'a> Explained<'a> {
             endpoint,
             policies: &self.policies,
             inventory: &self.node.inventory,
+            announced: None,
         };
         let known = |name| KnownName {
             name,

@@ -239,6 +239,7 @@ impl World {
             endpoint: &pod.endpoint(),
             policies: &policies,
             inventory: &self.inventory,
+            announced: None,
         };
         explain(context, peer)
     }
