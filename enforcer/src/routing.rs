@@ -79,8 +79,8 @@ pub fn set_up(interception: &Interception) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the addresses of the listeners, and the rules and routes by which answers come to who looks
-/// into connections.
+/// Makes the addresses of the listeners, and the rules and routes by which answers come to who
+/// looks into connections.
 pub fn set_up_handover(handover: &Handover) -> io::Result<()> {
     let mut kernel = Rtnetlink::open()?;
     kernel.change(RouteNetlinkMessage::SetLink(loopback_up()))?;
