@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{AgentStatus, EventRow, ExplainAnswer, NameRow, Records};
+use api::{AgentStatus, EventRow, ExplainAnswer, NameRow, Records, SuggestionAnswer};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
@@ -10,6 +10,7 @@ use events::{Event, EventLog};
 use policy::PerDirection;
 
 use crate::explain::ExplainRequest;
+use crate::suggestion::SuggestionRequest;
 
 /// What the local API, `/readyz` and `/metrics` ask the agent.
 pub trait Inspect: Send + Sync + 'static {
@@ -29,6 +30,9 @@ pub trait Inspect: Send + Sync + 'static {
     /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be
     /// told.
     fn explain(&self, asked: &ExplainRequest) -> Result<ExplainAnswer, String>;
+    /// The policy for what a pod was seen to do, for `namegate suggest`; an error says why there is
+    /// none.
+    fn suggestion(&self, asked: &SuggestionRequest) -> Result<SuggestionAnswer, String>;
     /// What happened, for `namegate observe`.
     fn events(&self) -> Arc<EventLog>;
     /// An event as it is shown.
@@ -153,6 +157,10 @@ pub(crate) mod fake {
 
         fn readiness(&self) -> Result<(), String> {
             self.missing.clone().map_or(Ok(()), Err)
+        }
+
+        fn suggestion(&self, asked: &SuggestionRequest) -> Result<SuggestionAnswer, String> {
+            Err(format!("nothing is remembered of {}", asked.pod))
         }
 
         fn events(&self) -> Arc<EventLog> {

@@ -15,7 +15,8 @@
 //! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`revocation`]: flows that policies do not allow any more are cut.
-//! - [`explain`]: why a pod may reach a destination, or why not.
+//! - [`explain`]: why a pod may reach a destination, or why not; [`suggestion`]: the policy for
+//!   what it was seen to do.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
 //! - [`ledger_file`]: the ledger on disk; [`cleanup`]: what an agent leaves behind on purpose.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and
@@ -45,4 +46,5 @@ pub mod reconcile;
 pub mod records;
 pub mod revocation;
 pub mod run_dir;
+pub mod suggestion;
 pub mod view;

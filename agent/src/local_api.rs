@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{EventQuery, ExplainQuestion, SOCKET};
+use api::{EventQuery, ExplainQuestion, SOCKET, SuggestionQuestion};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -31,6 +31,7 @@ use crate::event_rows::EventRequest;
 use crate::event_stream;
 use crate::explain::{ExplainRequest, ExplainSource, ExplainTarget, announced, traffic};
 use crate::inspect::Inspect;
+use crate::suggestion::SuggestionRequest;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -82,6 +83,7 @@ impl ApiServer {
             .route("/v1/explain", get(explain))
             .route("/v1/records", get(records))
             .route("/v1/events", get(events))
+            .route("/v1/suggestion", get(suggestion))
             .with_state(inspect);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -171,6 +173,13 @@ async fn events(State(inspect): State<Arc<dyn Inspect>>, Query(query): Query<Eve
         Ok(request) => event_stream::body(inspect, request).into_response(),
         Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
     }
+}
+
+async fn suggestion(
+    State(inspect): State<Arc<dyn Inspect>>,
+    Query(question): Query<SuggestionQuestion>,
+) -> impl IntoResponse {
+    answer(move || SuggestionRequest::read(&question).and_then(|asked| inspect.suggestion(&asked))).await
 }
 
 fn parse_question(question: &ExplainQuestion) -> Result<ExplainRequest, String> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use api::{
     AddressAnswer, AgentStatus, EventRow, ExplainAnswer, LookupAnswer, NameRow, OtherClusterStatus, Records,
-    RepairStatus, ReportRow, SupervisorStatus, TrafficDirection,
+    RepairStatus, ReportRow, SuggestionAnswer, SupervisorStatus, TrafficDirection,
 };
 use clock::Time;
 use cluster::kubernetes::health::SourceHealth;
@@ -33,6 +33,7 @@ use crate::inspect::{Figures, Inspect, OtherClusterGauges};
 use crate::live_flows::{self, FlowQuestion};
 use crate::masked_peers::{self, MaskingScene};
 use crate::revocation;
+use crate::suggestion::{self, SuggestionRequest};
 use planner::{Governed, Plan};
 
 /// The running agent, seen from outside.
@@ -387,6 +388,11 @@ impl Inspect for View {
         told.remarks
             .extend(refused.map(|report| explain::refused_remark(&report.object)));
         Ok(told)
+    }
+
+    fn suggestion(&self, asked: &SuggestionRequest) -> Result<SuggestionAnswer, String> {
+        let plan = Arc::clone(&self.handles.gate.in_force().plan);
+        suggestion::suggest(&plan, &self.handles.events.remembered(), asked, clock::wall_now())
     }
 
     fn events(&self) -> Arc<EventLog> {

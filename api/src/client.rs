@@ -19,6 +19,7 @@ use crate::explain::{ExplainAnswer, ExplainQuestion};
 use crate::names::NameRow;
 use crate::records::Records;
 use crate::status::AgentStatus;
+use crate::suggestion::{SuggestionAnswer, SuggestionQuestion};
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "namegate.sock";
@@ -164,6 +165,14 @@ impl ApiClient {
         const PATH: &str = "/v1/explain";
         let query = serde_urlencoded::to_string(question).map_err(|error| self.broken(error.to_string()))?;
         let told: Result<ExplainAnswer, String> = self.get_from(PATH, &format!("{PATH}?{query}")).await?;
+        told.map_err(ClientError::CannotTell)
+    }
+
+    /// Asks for the policy for what a Pod was seen to do (`GET /v1/suggestion`).
+    pub async fn suggestion(&self, question: &SuggestionQuestion) -> Result<SuggestionAnswer, ClientError> {
+        const PATH: &str = "/v1/suggestion";
+        let query = serde_urlencoded::to_string(question).map_err(|error| self.broken(error.to_string()))?;
+        let told: Result<SuggestionAnswer, String> = self.get_from(PATH, &format!("{PATH}?{query}")).await?;
         told.map_err(ClientError::CannotTell)
     }
 

@@ -5,8 +5,8 @@
 //! needs `#[serde(default)]`, because client and agent may be of different versions.
 //!
 //! - [`client`]: asks a running agent.
-//! - [`status`], [`names`], [`records`], [`explain`], [`events`]: the answers, one module for each
-//!   path.
+//! - [`status`], [`names`], [`records`], [`explain`], [`events`], [`suggestion`]: the answers, one
+//!   module for each path.
 //! - [`error_chain`](error_chain()): an error with its causes in one line.
 //! - `examples` (feature): one of each answer, for tests.
 
@@ -19,6 +19,7 @@ pub mod explain;
 pub mod names;
 pub mod records;
 pub mod status;
+pub mod suggestion;
 
 pub use client::{ApiClient, ClientError, SOCKET, ask};
 pub use error_chain::error_chain;
@@ -32,3 +33,4 @@ pub use records::{RecordRow, Records, RecordsSummary, RefusedLookupRow, Withheld
 pub use status::{
     AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus,
 };
+pub use suggestion::{SuggestionAnswer, SuggestionQuestion};

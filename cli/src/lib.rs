@@ -14,7 +14,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use settings::RejectedOption;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, observe, status};
+use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, observe, status, suggest};
 
 /// The result of a verb that could do its work. A verb that could not returns an error: exit code
 /// 2, as for wrong usage.
@@ -57,6 +57,7 @@ enum Verb {
     Names(names::Args),
     Observe(observe::Args),
     Drops(drops::Args),
+    Suggest(suggest::Args),
     Status(status::Args),
     Cleanup(cleanup::Args),
     Doctor(doctor::Args),
@@ -89,6 +90,7 @@ pub fn run() -> ExitCode {
         Verb::Names(args) => names::run(&args),
         Verb::Observe(args) => observe::run(&args),
         Verb::Drops(args) => drops::run(&args),
+        Verb::Suggest(args) => suggest::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

@@ -9,9 +9,13 @@
 //! - [`ring`]: which events are remembered, and which are lost.
 //! - [`log`]: the ring that writers and readers share.
 //! - [`filter`]: which events somebody wants to see.
+//! - [`account`]: what somebody did, out of events; [`learned_policy`]: the policy that would have
+//!   been enough for it.
 
+pub mod account;
 pub mod event;
 pub mod filter;
+pub mod learned_policy;
 pub mod log;
 pub mod ring;
 mod sampler;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use dns_proxy::Rcode;
 use enforcer::FailMode;
+use events::learned_policy::LearnOptions;
 use ipnet::IpNet;
 use names::Name;
 use policy::{DenyResponse, QuestionMode};
@@ -20,7 +21,6 @@ use settings::{
 
 use crate::allowance::{Allowance, read_list};
 use crate::child::DNS_PORT;
-use crate::learned_policy::LearnOptions;
 use crate::network_plan::NetworkPlan;
 use crate::source::Allowances;
 use crate::{firewall, source};
@@ -142,6 +142,7 @@ impl Args {
     pub(crate) fn learn(&self) -> Option<(&Path, LearnOptions)> {
         let options = LearnOptions {
             generalize: self.generalize,
+            assumed_port: None,
         };
         self.learn.as_deref().map(|file| (file, options))
     }

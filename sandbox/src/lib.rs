@@ -8,8 +8,7 @@
 //! 4. [`crash_guard`] starts a second process that can undo all changes, before the first is made.
 //! 5. [`network_setup`] and [`firewall`] build the network. An agent starts on the host's side.
 //! 6. [`child`] runs the command inside, confined by [`confinement`]; [`signals`] are forwarded.
-//!    [`watcher`] follows what it does: [`account`] keeps the account, of which [`report`] makes
-//!    what was refused and [`learned_policy`] what would have been enough.
+//!    [`watcher`] follows what it does; [`report`] says what was refused.
 //! 7. [`undo`] removes everything. The exit code is the command's.
 //!
 //! What is *not* confined: the command keeps its user, its files and its terminal. It does not see
@@ -17,7 +16,6 @@
 //! daemons of the host to act for it, through their Unix sockets, and can write files that the host
 //! will run. Processes that outlive the command are ended with it.
 
-mod account;
 mod allowance;
 mod args;
 mod child;
@@ -26,7 +24,6 @@ mod crash_guard;
 mod descriptors;
 mod firewall;
 mod landlock_scope;
-mod learned_policy;
 mod mounts;
 mod network_plan;
 mod network_setup;
@@ -42,6 +39,7 @@ mod tests;
 mod undo;
 mod watcher;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -49,13 +47,14 @@ use std::process::{Command, ExitCode};
 
 use agent::app::{Agent, StartError};
 pub use args::Args;
+use events::account::NetworkAccount;
+use events::learned_policy::{self, PolicyHead};
 use netns::Namespace;
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, capabilities};
 use settings::{RejectedOption, Settings};
 use thiserror::Error;
 
-use account::NetworkAccount;
 use child::{Child, SpawnError};
 use crash_guard::CrashGuard;
 use network_plan::{HostNetwork, NetworkPlan};
@@ -233,7 +232,16 @@ fn tell(args: &Args, account: &NetworkAccount) -> Result<(), ExecError> {
     let mut lines = refused.lines();
     if let Some((file, options)) = args.learn() {
         let command: Vec<_> = args.command().iter().map(|part| part.to_string_lossy()).collect();
-        let text = learned_policy::policy(account, &command.join(" "), options);
+        let head = PolicyHead {
+            comments: &[
+                format!("What `namegate exec --learn` saw of: {}", command.join(" ")),
+                "With `namegate exec --policy FILE -- COMMAND` it is enforced.".to_owned(),
+            ],
+            name: "learned",
+            namespace: None,
+            labels: &BTreeMap::new(),
+        };
+        let text = learned_policy::policy(account, &head, options);
         report::replace(file, &text).map_err(unwritten(file))?;
         lines = vec![format!(
             "the policy for what was reached ({} names, {} addresses without one) is in {}",

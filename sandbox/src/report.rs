@@ -6,12 +6,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use events::account::{FlowEnd, FlowUse, NetworkAccount};
 use ipnet::IpNet;
 use policy::address::Teachable;
 use serde::Serialize;
 use tempfile::{NamedTempFile, TempDir};
-
-use crate::account::{FlowEnd, FlowUse, NetworkAccount};
 
 /// The name of the file in its directory.
 const FILE: &str = "report.json";
@@ -193,9 +192,9 @@ pub(crate) fn replace(file: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use events::EventVerdict::{Allowed, Refused};
+    use events::account::samples::{account, flow, lookup};
 
     use super::*;
-    use crate::account::samples::{account, flow, lookup};
     use crate::allowance::Allowance;
 
     fn report() -> RefusalReport {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::app::Agent;
+use events::account::NetworkAccount;
 use events::{EventLog, EventReader, RingLimits};
 
-use crate::account::NetworkAccount;
 use crate::report::{LiveReport, RefusalReport};
 
 /// How often it is looked. A command that reads its report sees what is that old.

@@ -10,6 +10,7 @@ pub(crate) mod explain;
 pub(crate) mod names;
 pub(crate) mod observe;
 pub(crate) mod status;
+pub(crate) mod suggest;
 
 mod reload;
 mod table;

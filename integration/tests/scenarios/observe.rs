@@ -213,3 +213,64 @@ fn flood_query() -> Vec<u8> {
     query.metadata.recursion_desired = true;
     query.to_vec().unwrap()
 }
+
+/// Audited → suggested → enforced.
+#[test]
+fn what_was_suggested_from_an_audit_is_enough_once_it_is_enforced() {
+    let audited = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+         metadata: {name: audited, namespace: shop, annotations: {namegate.io/mode: audit}}\n\
+         spec:\n  endpointSelector: {matchLabels: {app: pod0}}\n  egress:\n  - {}\n";
+    let scenario = plan()
+        .object("audited.yaml", audited)
+        .records(&["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"])
+        .start();
+    wait_until_recorded(&scenario);
+    let suggest = |flags: &[&str]| {
+        let flags = [&["--pod", "shop/pod0"], flags].concat();
+        scenario.installation().inspect("suggest", &flags).unwrap()
+    };
+    let nothing = suggest(&[]);
+    let said = String::from_utf8_lossy(&nothing.stderr);
+    assert!(
+        nothing.status.code() == Some(2) && said.contains("nothing of the kind"),
+        "{nothing:?}"
+    );
+
+    let a = scenario.ask(0, "a.example", RecordType::A).address().unwrap();
+    assert!(scenario.connect(0, a).is_connected());
+    assert!(
+        scenario.connect(0, ip("198.51.100.9")).is_connected(),
+        "an audit refuses nothing"
+    );
+    scenario.wait_until("both are recorded", || {
+        observed(&scenario, &["--verdict", "audited"]).len() >= 2
+    });
+    let suggested = suggest(&["--from", "audited"]);
+    let policy = String::from_utf8(suggested.stdout.clone()).unwrap();
+    assert_eq!(suggested.status.code(), Some(0), "{suggested:?}");
+    for part in [
+        "matchName: \"a.example\"",
+        "{port: \"443\", protocol: TCP}",
+        "\"app\": \"pod0\"",
+        "# - toCIDR: [\"198.51.100.9/32\"]",
+    ] {
+        assert!(policy.contains(part), "{part} is missing in\n{policy}");
+    }
+
+    scenario.write("suggested.yaml", &policy);
+    scenario.remove("audited.yaml");
+    scenario.wait_until("the suggestion is enforced", || {
+        scenario.ask(0, "b.example", RecordType::A).code() == ResponseCode::NXDomain
+    });
+    let a = scenario.ask(0, "a.example", RecordType::A).address().unwrap();
+    assert!(scenario.connect(0, a).is_connected());
+    assert!(scenario.connect(0, ip("198.51.100.9")).is_refused());
+    // And of what is refused now, the next suggestion is made.
+    let refused = suggest(&["--from", "refused"]);
+    let policy = String::from_utf8(refused.stdout.clone()).unwrap();
+    assert!(policy.contains("matchName: \"b.example\""), "{refused:?}");
+    assert!(
+        !policy.contains("a.example"),
+        "nothing that was not asked for: {policy}"
+    );
+}

@@ -1,4 +1,4 @@
-//! The policy that would have been enough for what a command did. Pure.
+//! The policy that would have been enough for what was seen. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -17,9 +17,25 @@ const ECHO: [(u8, u16); 2] = [(1, 8), (58, 128)];
 
 /// How a policy is made of what was seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LearnOptions {
+pub struct LearnOptions {
     /// So many names below one parent, used on the same ports, become a pattern; `None`: never.
-    pub(crate) generalize: Option<usize>,
+    pub generalize: Option<usize>,
+    /// The TCP port on which a name is opened whose lookups were refused, so that nothing has
+    /// connected to it; `None`: it stays closed.
+    pub assumed_port: Option<u16>,
+}
+
+/// What stands above the rules.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyHead<'a> {
+    /// What is said of the policy as a whole, one a line.
+    pub comments: &'a [String],
+    /// The name of the object.
+    pub name: &'a str,
+    /// Its namespace, where it is to have one.
+    pub namespace: Option<&'a str>,
+    /// The labels of the Pods that it selects; none: all of the namespace.
+    pub labels: &'a BTreeMap<String, String>,
 }
 
 /// One rule of the policy.
@@ -38,13 +54,12 @@ enum LearnedSelector {
 /// What rules about names allow, beside the names.
 type TrafficSet = BTreeSet<FlowTraffic>;
 
-/// The policy, as the text of a file. `command` is what was run.
-pub(crate) fn policy(account: &NetworkAccount, command: &str, options: LearnOptions) -> String {
-    let mut text = format!(
-        "# What `namegate exec --learn` saw of: {}\n\
-         # With `namegate exec --policy FILE -- COMMAND` it is enforced.\n",
-        one_line(command)
-    );
+/// The policy, as the text of a file.
+pub fn policy(account: &NetworkAccount, head: &PolicyHead<'_>, options: LearnOptions) -> String {
+    let mut text = String::new();
+    for comment in head.comments {
+        let _ = writeln!(text, "# {}", one_line(comment));
+    }
     if account.lost > 0 {
         let _ = writeln!(
             text,
@@ -52,10 +67,20 @@ pub(crate) fn policy(account: &NetworkAccount, command: &str, options: LearnOpti
             account.lost
         );
     }
-    text += "apiVersion: cilium.io/v2\n\
-             kind: CiliumNetworkPolicy\n\
-             metadata:\n  name: learned\n\
-             spec:\n  endpointSelector: {}\n";
+    text += "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n";
+    let _ = writeln!(text, "  name: {:?}", head.name);
+    if let Some(namespace) = head.namespace {
+        let _ = writeln!(text, "  namespace: {namespace:?}");
+    }
+    text += "spec:\n";
+    if head.labels.is_empty() {
+        text += "  endpointSelector: {}\n";
+    } else {
+        text += "  endpointSelector:\n    matchLabels:\n";
+        for (key, value) in head.labels {
+            let _ = writeln!(text, "      {key:?}: {value:?}");
+        }
+    }
     let (rules, remarks) = rules(account, options);
     text += "  egress:\n";
     let mut written = String::new();
@@ -95,6 +120,16 @@ fn rules(account: &NetworkAccount, options: LearnOptions) -> (BTreeMap<TrafficSe
             if !traffic.is_empty() {
                 comment += "; its address was connected to by another name";
             }
+        }
+        if of_name.refused > 0
+            && traffic.is_empty()
+            && let Some(port) = options.assumed_port
+        {
+            comment += &format!("; refused so far, port {port} is assumed");
+            traffic.insert(FlowTraffic {
+                protocol: 6,
+                port: Some(port),
+            });
         }
         if of_name.addresses.is_empty() && traffic.is_empty() {
             remarks.push(format!(
@@ -280,11 +315,11 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use events::EventVerdict::{Allowed, Audited};
     use policy::{document, validate};
 
     use super::*;
     use crate::account::samples::{account, flow, lookup};
+    use crate::event::EventVerdict::{Allowed, Audited, Refused};
 
     fn seen() -> NetworkAccount {
         account(&[
@@ -309,6 +344,17 @@ mod tests {
         ])
     }
 
+    /// The policy of a command.
+    fn learned(account: &NetworkAccount, command: &str, options: LearnOptions) -> String {
+        let head = PolicyHead {
+            comments: &[format!("Of: {command}")],
+            name: "learned",
+            namespace: None,
+            labels: &BTreeMap::new(),
+        };
+        policy(account, &head, options)
+    }
+
     /// Every finding that `namegate check` would have.
     fn findings(text: &str) -> Vec<String> {
         let (documents, mut found) = document::parse(text);
@@ -324,7 +370,7 @@ mod tests {
 
     #[test]
     fn names_are_rules_with_their_ports_and_addresses_are_commented_out() {
-        let text = policy(&seen(), "pip download six", LearnOptions::default());
+        let text = learned(&seen(), "pip download six", LearnOptions::default());
         assert_eq!(findings(&text), [""; 0], "{text}");
         for part in [
             "    - matchName: \"index.example\"\n",
@@ -344,7 +390,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_uncommented_is_a_rule() {
-        let text = policy(&seen(), "x", LearnOptions::default());
+        let text = learned(&seen(), "x", LearnOptions::default());
         let (rules, addresses) = text.split_once("those that are meant.\n").unwrap();
         let opened: String = addresses
             .lines()
@@ -356,11 +402,12 @@ mod tests {
     #[test]
     fn names_below_one_parent_become_a_pattern_where_that_is_asked_for() {
         let generalized = |enough| {
-            policy(
+            learned(
                 &seen(),
                 "x",
                 LearnOptions {
                     generalize: Some(enough),
+                    ..LearnOptions::default()
                 },
             )
         };
@@ -377,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_name_whose_address_another_name_was_connected_by_gets_its_ports() {
-        let text = policy(
+        let text = learned(
             &account(&[
                 lookup(Allowed, "first.example", &["198.51.100.1"]),
                 lookup(Allowed, "second.example", &["198.51.100.1"]),
@@ -392,14 +439,14 @@ mod tests {
 
     #[test]
     fn a_command_that_did_nothing_gets_a_policy_that_closes_everything() {
-        let text = policy(&NetworkAccount::default(), "true\nnext", LearnOptions::default());
+        let text = learned(&NetworkAccount::default(), "true\nnext", LearnOptions::default());
         let (documents, _) = document::parse(&text);
         let (verdict, diagnostics) = validate::validate(&documents[0]);
         assert!(verdict.accepted().is_some(), "{diagnostics:?}\n{text}");
         assert!(text.contains("true\\nnext"), "{text}");
         // As well where only such protocols were seen as no rule can allow.
         let tunnel = account(&[flow(Audited, "198.51.100.4", (47, 0), Some("tunnel.example"))]);
-        let text = policy(&tunnel, "x", LearnOptions::default());
+        let text = learned(&tunnel, "x", LearnOptions::default());
         assert_eq!(document::parse(&text).1, []);
         assert!(text.contains("  - {}\n") && text.contains("protocol 47"), "{text}");
     }
@@ -408,6 +455,37 @@ mod tests {
     fn that_something_was_not_seen_is_said() {
         let mut seen = seen();
         seen.lost = 7;
-        assert!(policy(&seen, "x", LearnOptions::default()).contains("# INCOMPLETE: 7"));
+        assert!(learned(&seen, "x", LearnOptions::default()).contains("# INCOMPLETE: 7"));
+    }
+
+    #[test]
+    fn a_policy_is_for_the_pods_with_the_labels_of_its_head() {
+        let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), "web".to_owned())]);
+        let head = PolicyHead {
+            comments: &[],
+            name: "web-suggested",
+            namespace: Some("shop"),
+            labels: &labels,
+        };
+        let text = policy(&seen(), &head, LearnOptions::default());
+        assert_eq!(findings(&text), [""; 0], "{text}");
+        assert!(text.contains("      \"app.kubernetes.io/name\": \"web\"\n"), "{text}");
+        assert!(text.contains("  namespace: \"shop\"\n"), "{text}");
+    }
+
+    #[test]
+    fn a_name_whose_lookup_was_refused_is_opened_where_a_port_is_assumed() {
+        let refused = account(&[lookup(Refused, "mail.example", &[])]);
+        assert!(!learned(&refused, "x", LearnOptions::default()).contains("toFQDNs"));
+        let options = LearnOptions {
+            assumed_port: Some(443),
+            ..LearnOptions::default()
+        };
+        let text = learned(&refused, "x", options);
+        assert_eq!(findings(&text), [""; 0], "{text}");
+        assert!(
+            text.contains("matchName: \"mail.example\"") && text.contains("port 443 is assumed"),
+            "{text}"
+        );
     }
 }

@@ -1,65 +1,69 @@
-//! What a command did on the network, out of events. Pure.
+//! What a command or a Pod did on the network, out of its events. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use events::{Event, EventDetail, EventVerdict, FlowEvent, LookupEvent};
 use names::Name;
 
-/// What a command has looked up and connected to.
+use crate::event::{Event, EventDetail, EventVerdict, FlowEvent, LookupEvent};
+
+/// What somebody has looked up and connected to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct NetworkAccount {
-    pub(crate) names: BTreeMap<Name, NameUse>,
+pub struct NetworkAccount {
+    /// By the names that were looked up, or led somewhere.
+    pub names: BTreeMap<Name, NameUse>,
     /// Destinations that no name has led to.
-    pub(crate) nameless: BTreeMap<FlowEnd, FlowUse>,
+    pub nameless: BTreeMap<FlowEnd, FlowUse>,
     /// So many events were not seen.
-    pub(crate) lost: u64,
+    pub lost: u64,
 }
 
-/// What a command did with a name.
+/// What somebody did with a name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct NameUse {
+pub struct NameUse {
     /// Lookups that were answered, also with nothing.
-    pub(crate) answered: u64,
+    pub answered: u64,
     /// Lookups that were refused.
-    pub(crate) refused: u64,
+    pub refused: u64,
     /// Why the last of these was.
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
     /// What it resolved to.
-    pub(crate) addresses: BTreeSet<IpAddr>,
+    pub addresses: BTreeSet<IpAddr>,
     /// Where it led to.
-    pub(crate) flows: BTreeMap<FlowEnd, FlowUse>,
+    pub flows: BTreeMap<FlowEnd, FlowUse>,
 }
 
 /// How many flows began to one destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct FlowUse {
+pub struct FlowUse {
     /// Let through.
-    pub(crate) passed: u64,
+    pub passed: u64,
     /// Refused.
-    pub(crate) refused: u64,
+    pub refused: u64,
 }
 
 /// Where a flow leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FlowEnd {
-    pub(crate) address: IpAddr,
-    pub(crate) traffic: FlowTraffic,
+pub struct FlowEnd {
+    /// The destination's address.
+    pub address: IpAddr,
+    /// Over what.
+    pub traffic: FlowTraffic,
 }
 
 /// What rules tell apart of a flow's traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FlowTraffic {
+pub struct FlowTraffic {
     /// The IANA protocol number.
-    pub(crate) protocol: u8,
+    pub protocol: u8,
     /// The port, or the type of the ICMP message.
-    pub(crate) port: Option<u16>,
+    pub port: Option<u16>,
 }
 
 impl NetworkAccount {
     /// Takes in an event. Returns whether something new was refused.
-    pub(crate) fn take(&mut self, event: &Event) -> bool {
+    pub fn take(&mut self, event: &Event) -> bool {
         match &event.detail {
             EventDetail::Lookup(lookup) => self.looked_up(event.verdict, lookup),
             EventDetail::Flow(flow) => self.flowed(event, flow),
@@ -142,19 +146,24 @@ impl fmt::Display for FlowTraffic {
     }
 }
 
-/// Events of a command, for the tests of what is made of them.
-#[cfg(test)]
-pub(crate) mod samples {
+/// Events, for the tests of what is made of them.
+#[cfg(any(test, feature = "samples"))]
+pub mod samples {
+    #![allow(clippy::unwrap_used)] // Of names and addresses that tests write.
+
     use clock::WallTime;
-    use events::EventEnd;
+
+    use crate::event::EventEnd;
 
     use super::*;
 
-    pub(crate) fn name(text: &str) -> Name {
+    /// A name.
+    pub fn name(text: &str) -> Name {
         Name::parse(text).unwrap()
     }
 
-    pub(crate) fn lookup(verdict: EventVerdict, asked: &str, addresses: &[&str]) -> Event {
+    /// A lookup with these addresses as its answer.
+    pub fn lookup(verdict: EventVerdict, asked: &str, addresses: &[&str]) -> Event {
         let addresses = addresses.iter().map(|text| text.parse().unwrap());
         Event {
             at: WallTime::default(),
@@ -173,7 +182,8 @@ pub(crate) mod samples {
         }
     }
 
-    pub(crate) fn flow(verdict: EventVerdict, to: &str, (protocol, port): (u8, u16), led: Option<&str>) -> Event {
+    /// A flow to this address, protocol and port or ICMP type, which the name led to.
+    pub fn flow(verdict: EventVerdict, to: &str, (protocol, port): (u8, u16), led: Option<&str>) -> Event {
         let is_icmp = matches!(protocol, 1 | 58);
         Event {
             destination: Some(EventEnd {
@@ -191,7 +201,8 @@ pub(crate) mod samples {
         }
     }
 
-    pub(crate) fn account(events: &[Event]) -> NetworkAccount {
+    /// The account of these events.
+    pub fn account(events: &[Event]) -> NetworkAccount {
         let mut account = NetworkAccount::default();
         for event in events {
             account.take(event);
