@@ -148,6 +148,7 @@ pub fn suggest(
         endpoint,
         policies: &policies,
         inventory: &plan.inventory,
+        announced: None,
     };
     Ok(SuggestionAnswer {
         policy: text,
