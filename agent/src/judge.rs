@@ -3,8 +3,9 @@
 //! - `connection_rules`: which rules of both ends a connection must fulfil, and whether it does;
 //!   pure.
 //!
-//! Rules are looked up once for a connection, and again when a plan is published. Which names hold
-//! its address is looked up whenever a name decides, so that a lease that ends ends that too.
+//! Rules are looked up once for a connection, and again when a plan is published. Names that held
+//! its address when it began count for as long as it lives: a lease that ends stops new connections
+//! only.
 
 mod connection_rules;
 
@@ -46,6 +47,10 @@ pub struct Judged(());
 pub struct JudgedConnection {
     parties: ConnectionParties,
     rules: ConnectionRules,
+    /// Of which publication the rules are.
+    generation: u64,
+    /// The names that held the destination's address when it began.
+    held: SmallVec<[Name; 2]>,
     allowed: Option<LastAllowed>,
 }
 
@@ -80,28 +85,45 @@ impl NodeJudge {
 
     /// The rules of now. A plan that is about to be in force counts where it alone knows the pod:
     /// the kernel may have handed the connection over by it.
-    fn rules(&self, parties: ConnectionParties) -> PartyVerdict {
+    fn rules(&self, parties: ConnectionParties, held: &[Name]) -> PartyVerdict {
         let in_force = self.gate.in_force();
-        let of = |plan: &Plan| ConnectionRules::of(plan, parties, |address, tiers| self.names_of(plan, address, tiers));
+        let of = |plan: &Plan| {
+            let names = |address, tiers| self.names_of(plan, address, tiers, held);
+            ConnectionRules::of(plan, parties, names)
+        };
         match (of(&in_force.plan), &in_force.coming) {
             (PartyVerdict::Ungoverned, Some(coming)) => of(coming),
             (verdict, _) => verdict,
         }
     }
 
-    /// The names that hold an address now, by teachers that count for these tiers.
-    fn names_of(&self, plan: &Plan, address: IpAddr, tiers: ProgramId) -> SmallVec<[Name; 2]> {
+    /// The names that hold an address now, by teachers that count for these tiers, and those that
+    /// held it when the connection began.
+    fn names_of(&self, plan: &Plan, address: IpAddr, tiers: ProgramId, held: &[Name]) -> SmallVec<[Name; 2]> {
         let ledger = self.ledger.lock();
         let holders = ledger.holders(clock::now(), address).into_iter();
         let counting = holders.filter(|entry| plan.may_teach(entry.teacher, tiers));
         let mut names: SmallVec<[Name; 2]> = counting.map(|entry| entry.name.clone()).collect();
+        names.extend(held.iter().cloned());
+        names.sort_unstable();
         names.dedup();
         names
     }
 
+    /// The names that hold the destination now, whoever is to be asked about them.
+    fn held(&self, parties: ConnectionParties) -> SmallVec<[Name; 2]> {
+        let in_force = self.gate.in_force();
+        let plan = &in_force.plan;
+        let program = plan.desired.dispatch.egress.get(&parties.source.ip());
+        let program = program.and_then(|id| plan.desired.programs.get(id));
+        program.map_or_else(SmallVec::new, |program| {
+            self.names_of(plan, parties.asked.ip(), program.enforced.id, &[])
+        })
+    }
+
     fn decide(&self, connection: &JudgedConnection, announced: Announcement<'_>) -> Result<Vec<HeaderEdit>, L7Denial> {
         let in_force = self.gate.in_force();
-        let names = |address, tiers| self.names_of(&in_force.plan, address, tiers);
+        let names = |address, tiers| self.names_of(&in_force.plan, address, tiers, &connection.held);
         let decided = connection.rules.decide(announced, names);
         decided.map(|changes| changes.into_iter().map(edit).collect())
     }
@@ -120,11 +142,8 @@ impl NodeJudge {
     }
 
     fn judge_request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
-        // A connection that lives on meets the rules of now.
-        match self.rules(connection.parties) {
-            PartyVerdict::Inspected(rules) => connection.rules = rules,
-            PartyVerdict::Allowed => connection.rules = ConnectionRules::default(),
-            PartyVerdict::Ungoverned | PartyVerdict::Denied => return RequestVerdict::Deny(Refusal::Destination),
+        if let Err(refusal) = self.update(connection) {
+            return RequestVerdict::Deny(refusal);
         }
         let fields: SmallVec<[(&str, &[u8]); 24]> = request.fields().collect();
         let host = request.host().unwrap_or_default();
@@ -159,6 +178,21 @@ impl NodeJudge {
         }
     }
 
+    /// Gives a connection the rules of now, if others than its own are in force.
+    fn update(&self, connection: &mut JudgedConnection) -> Result<(), Refusal> {
+        let generation = self.gate.publications();
+        if generation == connection.generation {
+            return Ok(());
+        }
+        connection.rules = match self.rules(connection.parties, &connection.held) {
+            PartyVerdict::Inspected(rules) => rules,
+            PartyVerdict::Allowed => ConnectionRules::default(),
+            PartyVerdict::Ungoverned | PartyVerdict::Denied => return Err(Refusal::Destination),
+        };
+        connection.generation = generation;
+        Ok(())
+    }
+
     fn count(&self, refused: Option<Refusal>) {
         match refused {
             None => self.gate.metrics().inspection_allowed(),
@@ -173,7 +207,10 @@ impl Judge for NodeJudge {
 
     fn connection(&self, source: SocketAddr, asked: SocketAddr) -> ConnectionVerdict<JudgedConnection, Judged> {
         let parties = ConnectionParties { source, asked };
-        match self.rules(parties) {
+        // Before the rules: those of a later plan are looked up once more.
+        let generation = self.gate.publications();
+        let held = self.held(parties);
+        match self.rules(parties, &held) {
             PartyVerdict::Ungoverned | PartyVerdict::Denied => {
                 self.count(Some(Refusal::Destination));
                 ConnectionVerdict::Refuse(Refusal::Destination)
@@ -182,6 +219,8 @@ impl Judge for NodeJudge {
                 connection: JudgedConnection {
                     parties,
                     rules: ConnectionRules::default(),
+                    generation,
+                    held,
                     allowed: Some(LastAllowed::Anything),
                 },
                 judged: Judged(()),
@@ -198,6 +237,8 @@ impl Judge for NodeJudge {
                     connection: JudgedConnection {
                         parties,
                         rules,
+                        generation,
+                        held,
                         allowed: None,
                     },
                     inspection,
@@ -241,10 +282,9 @@ impl Judge for NodeJudge {
     }
 
     fn judge_again(&self, connection: &mut JudgedConnection) -> Result<Judged, Refusal> {
-        match self.rules(connection.parties) {
-            PartyVerdict::Ungoverned | PartyVerdict::Denied => return Err(Refusal::Destination),
-            PartyVerdict::Allowed => return Ok(Judged(())),
-            PartyVerdict::Inspected(rules) => connection.rules = rules,
+        self.update(connection)?;
+        if connection.rules.is_empty() {
+            return Ok(Judged(()));
         }
         let decided = match &connection.allowed {
             // Nothing was read that could be judged now.

@@ -93,6 +93,11 @@ impl ConnectionRules {
         }
     }
 
+    /// Whether neither end looks into the connection.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Whether TLS may fulfil the rules of both ends.
     pub(super) fn take_tls(&self) -> bool {
         self.each_end(|rules| rules.takes_tls())

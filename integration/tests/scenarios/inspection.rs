@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lab::Topology;
 use lab::client::{self, ConnectAttempt};
 use lab::process::{find_program, succeed};
 use namegate_integration::{Scenario, ScenarioBuilder, ip};
@@ -149,16 +150,49 @@ fn only_the_names_that_a_rule_lists_are_announced() {
     }
     let ports = "toPorts: [{ports: [{port: '4433', protocol: TCP}], serverNames: ['*.a.example']}]";
     let rules = format!("{{endpointSelector: {{}}, egress: [{{toCIDR: [198.51.100.7/32], {ports}}}]}}");
-    let scenario = inspecting().object("p.yaml", policy("", &rules)).start();
-    let _tls = TlsServer::start(&scenario, "198.51.100.7:4433");
-    let pod = scenario.pod(0).namespace();
-    for (url, expected) in [
-        ("https://www.a.example:4433/", Ok(200)),
-        ("https://a.example:4433/", TLS_FAILED),
-        ("https://b.example:4433/", TLS_FAILED),
+    for (topology, mode) in [
+        (Topology::Routed, "dnat"),
+        (Topology::Bridged, "dnat"),
+        (Topology::Routed, "tproxy"),
     ] {
-        assert_eq!(curl(pod, SHARED, url, &[]), expected, "{url}");
+        let scenario = inspecting()
+            .topology(topology)
+            .flags(&format!("--intercept {mode}"))
+            .object("p.yaml", policy("", &rules))
+            .start();
+        let _tls = TlsServer::start(&scenario, "198.51.100.7:4433");
+        let pod = scenario.pod(0).namespace();
+        for (url, expected) in [
+            ("https://www.a.example:4433/", Ok(200)),
+            ("https://a.example:4433/", TLS_FAILED),
+            ("https://b.example:4433/", TLS_FAILED),
+        ] {
+            assert_eq!(curl(pod, SHARED, url, &[]), expected, "{mode} {url}");
+        }
     }
+}
+
+#[test]
+fn an_edit_judges_connections_that_are_open() {
+    let rules = |path: &str| {
+        let ports =
+            format!("toPorts: [{{ports: [{{port: '80', protocol: TCP}}], rules: {{http: [{{path: '{path}'}}]}}}}]");
+        policy(
+            "",
+            &format!("{{endpointSelector: {{}}, egress: [{{toCIDR: [198.51.100.7/32], {ports}}}]}}"),
+        )
+    };
+    let scenario = inspecting().object("p.yaml", rules("/")).start();
+    let ConnectAttempt::Connected(mut connection) = scenario.pod(0).connect(ip(SHARED), 80).unwrap() else {
+        panic!("it is let through");
+    };
+    for _ in 0..3 {
+        assert!(connection.get("a.example").unwrap().contains("hello"));
+    }
+    scenario.write("p.yaml", &rules("/other"));
+    scenario.wait_until("the open connection is judged by the new rules", || {
+        connection.get("a.example").map_or(true, |body| !body.contains("hello"))
+    });
 }
 
 #[test]
