@@ -120,6 +120,7 @@ pub fn row(number: u64, event: &Event, node: &str, plan: &Plan) -> EventRow {
                 path: request.path.clone(),
                 status: request.status,
             });
+            row.reason.clone_from(&request.reason);
         }
         EventDetail::Policy(policy) => row.reason = Some(policy_news(policy)),
         EventDetail::Agent(agent) => row.reason = Some(agent_news(agent)),

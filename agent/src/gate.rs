@@ -202,6 +202,11 @@ impl NodeGate {
         self.0.left_out_addresses.load(Ordering::Relaxed)
     }
 
+    /// Where what happens is recorded.
+    pub(crate) fn events(&self) -> &EventLog {
+        &self.0.events
+    }
+
     /// Where what is decided is counted.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics

@@ -2,12 +2,14 @@
 //!
 //! - `connection_rules`: which rules of both ends a connection must fulfil, and whether it does;
 //!   pure.
+//! - `request_events`: what became of hellos and requests, as events.
 //!
 //! Rules are looked up once for a connection, and again when a plan is published. Names that held
 //! its address when it began count for as long as it lives: a lease that ends stops new connections
 //! only.
 
 mod connection_rules;
+mod request_events;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use events::RequestEvent;
 use fqdn_cache::Ledger;
 use l7_proxy::{
     ClientHello, ConnectionVerdict, DialTime, HeaderEdit, Inspection, Judge, PassageEvent, Refusal, RequestHead,
@@ -199,6 +202,28 @@ impl NodeJudge {
             Some(refusal) => self.gate.metrics().inspection_refused(refusal.label()),
         }
     }
+
+    /// Counts what became of a hello or request, and records it: what is refused always, what
+    /// passes only while somebody watches.
+    fn record(
+        &self,
+        connection: &JudgedConnection,
+        refused: Option<Refusal>,
+        announced: impl FnOnce() -> RequestEvent,
+    ) {
+        self.count(refused);
+        let events = self.gate.events();
+        if refused.is_none() && !events.is_watched() {
+            return;
+        }
+        let in_force = self.gate.in_force();
+        let (plan, parties) = (&in_force.plan, connection.parties);
+        let part = request_events::part(plan, parties);
+        if events.takes(part, clock::now()) {
+            let event = request_events::event(plan, parties, &connection.rules, refused, announced());
+            events.record(part, event);
+        }
+    }
 }
 
 impl Judge for NodeJudge {
@@ -255,15 +280,28 @@ impl Judge for NodeJudge {
 
     fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<Judged, Refusal> {
         let judged = self.judge_hello(connection, hello);
-        self.count(judged.as_ref().err().copied());
+        self.record(connection, judged.as_ref().err().copied(), || RequestEvent {
+            method: None,
+            host: hello.server_name.as_ref().map_or_else(String::new, Name::to_string),
+            path: None,
+            status: None,
+            reason: None,
+        });
         judged
     }
 
     fn request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
         let verdict = self.judge_request(connection, request);
-        self.count(match &verdict {
+        let refused = match &verdict {
             RequestVerdict::Forward { .. } => None,
             RequestVerdict::Deny(refusal) => Some(*refusal),
+        };
+        self.record(connection, refused, || RequestEvent {
+            method: Some(request.method().to_owned()),
+            host: request.host().unwrap_or_default().to_owned(),
+            path: Some(request.path().to_owned()),
+            status: None,
+            reason: None,
         });
         verdict
     }

@@ -134,6 +134,8 @@ pub struct RequestEvent {
     pub path: Option<String>,
     /// The status of the answer.
     pub status: Option<u16>,
+    /// Why it was refused, in a sentence.
+    pub reason: Option<String>,
 }
 
 /// News of a policy.

@@ -7,7 +7,7 @@ use names::Name;
 use planner::Plan;
 use policy::classifier::{Classifier, ConnectionClass, ConnectionPeer, RuleIndex};
 use policy::l7::{Announcement, HeaderChange, L7Decision, L7Denial};
-use policy::{Direction, Peer, ProgramId};
+use policy::{Direction, Origin, Peer, ProgramId};
 use smallvec::SmallVec;
 
 /// Who connects to whom: the client, and the destination before the kernel handed it over.
@@ -91,6 +91,15 @@ impl ConnectionRules {
             (true, true) => PartyVerdict::Allowed,
             (true, false) => PartyVerdict::Inspected(rules),
         }
+    }
+
+    /// Where the rules that look into it are written.
+    pub(super) fn origins(&self) -> impl Iterator<Item = &Origin> {
+        let rules = self.ends.iter().flat_map(|end| {
+            let rules = end.classifier.rules();
+            end.rules.iter().filter_map(move |index| rules.get(*index))
+        });
+        rules.flat_map(|rule| &rule.origins)
     }
 
     /// Whether neither end looks into the connection.

@@ -136,6 +136,15 @@ fn names_that_share_an_address_are_told_apart() {
     }
     // Without a name nothing tells which one is meant.
     assert_eq!(curl(pod, SHARED, "https://198.51.100.7:4433/", &[]), TLS_FAILED);
+    // What was refused is told, with what it announced and the policy that asks for something else.
+    let observed = scenario
+        .installation()
+        .inspect("observe", &["--type", "request", "-o", "json"])
+        .unwrap();
+    let observed = String::from_utf8_lossy(&observed.stdout).into_owned();
+    for told in ["b.example", "shop/p", "refused"] {
+        assert!(observed.contains(told), "{told}: {observed}");
+    }
     // The request of another name on a connection of this one.
     assert_eq!(
         curl(pod, SHARED, "http://a.example:80/", &["-H", "Host: b.example"]),
