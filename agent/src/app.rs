@@ -1,6 +1,5 @@
 //! The agent itself: settings and a source of objects in, something that runs out.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,7 +240,7 @@ fn assemble(
     let ledger = Arc::new(Mutex::new(ledger));
     let enforcer = Enforcer::start_guarded(&settings.table)?;
 
-    let nothing = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
+    let nothing = Planner::default().plan(&Cluster::default(), &settings, &Arc::default());
     let first = ActivePlan {
         plan: Arc::new(nothing),
         generation: enforcer.generation(),

@@ -185,6 +185,17 @@ impl NodeGate {
         self.0.resume();
     }
 
+    /// Takes over a plan that [decides as](Plan::decides_as) the one in force. What workers have
+    /// seen admitted under that one stays so.
+    pub fn follow(&self, plan: Arc<Plan>) {
+        let in_force = self.0.in_force.load();
+        self.0.in_force.store(Arc::new(ActivePlan {
+            plan,
+            generation: in_force.generation,
+            coming: in_force.coming.clone(),
+        }));
+    }
+
     /// The plan in force.
     pub fn in_force(&self) -> Arc<ActivePlan> {
         self.0.in_force.load_full()

@@ -12,7 +12,7 @@ use cluster::{ReadReport, Update};
 use dns_proxy::Listener;
 use enforcer::audit::{self, Integrity};
 use enforcer::conntrack::ConntrackEntry;
-use enforcer::pod_links::{NodeNetwork, PodLinks};
+use enforcer::pod_links::NodeNetwork;
 use enforcer::writer::LeaseScope;
 use enforcer::{InstallError, Interception, conntrack, routing};
 use events::{AgentEvent, EventSource};
@@ -20,8 +20,8 @@ use settings::Settings;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{Instrument, error, info, info_span, warn};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::address_owners::AddressOwners;
 use crate::handles::AgentHandles;
@@ -35,6 +35,9 @@ use planner::{AddressConflict, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// What happens so soon after a plan waits for more: at hundreds of events a second, a plan for
+/// each would take most of the time that they all take.
+const PLANS_APART: Duration = Duration::from_millis(10);
 /// How often this node's links, routes and addresses are read again if nothing is heard of a
 /// change.
 const NETWORK_EVERY: Duration = Duration::from_secs(10);
@@ -65,24 +68,37 @@ pub enum NotInForce {
     Listen(#[from] dns_proxy::ServerError),
 }
 
+/// What may not be as the plan in force has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// Everything is.
+    Nothing,
+    /// What the kernel holds, or where the proxy listens.
+    Kernel,
+}
+
 /// The loop's state. One task owns it; everybody else reads [`Progress`] and the gate's plan.
 pub struct Reconciler {
     handles: AgentHandles,
     cluster: Cluster,
     planner: Planner,
     /// What the source says of the objects.
-    reports: Vec<ReadReport>,
+    reports: Arc<[ReadReport]>,
+    /// Of those, what is shown.
+    shown: Arc<[ReadReport]>,
     /// How many updates were applied.
     updates: u64,
     conflicts: Arc<[AddressConflict]>,
-    /// This node's links, routes and addresses.
-    network: NodeNetwork,
+    /// This node's links, routes and addresses. The same allocation as long as they are the same.
+    network: Arc<NodeNetwork>,
     /// When they were read last.
     network_read: Instant,
     /// Whether they could not be read then.
     network_is_unread: bool,
     /// The newest plan, in force or not.
     newest: Option<Arc<Plan>>,
+    /// When that was made, and put in force if it could be.
+    planned: Instant,
     owners: AddressOwners,
     revoker: Revoker,
     inspector: Inspector,
@@ -98,13 +114,15 @@ impl Reconciler {
             inspector: Inspector::new(handles.settings.inspection.clone(), Arc::new(judge)),
             handles,
             planner: Planner::default(),
-            reports: Vec::new(),
+            reports: Arc::default(),
+            shown: Arc::default(),
             updates: 0,
             conflicts: Arc::default(),
-            network: NodeNetwork::default(),
+            network: Arc::default(),
             network_read: Instant::now(),
             network_is_unread: true,
             newest: None,
+            planned: Instant::now(),
             owners: AddressOwners::default(),
             revoker,
             progress: watch::Sender::default(),
@@ -124,13 +142,14 @@ impl Reconciler {
         self.read_network();
         let Some(first) = updates.recv().await else { return };
         self.apply(first);
-        let mut settled = self.put_in_force().await;
+        let mut settled = self.put_in_force(Doubt::Kernel).await;
 
         let mut network = interval(NETWORK_EVERY);
         network.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let enforcer = self.handles.enforcer.clone();
         let mut integrity = enforcer.integrity();
         loop {
+            let mut doubt = if settled { Doubt::Nothing } else { Doubt::Kernel };
             let mut stale = tokio::select! {
                 update = updates.recv() => match update {
                     Some(update) => {
@@ -139,7 +158,10 @@ impl Reconciler {
                     }
                     None => return,
                 },
-                () = enforcer.table_lost() => true,
+                () = enforcer.table_lost() => {
+                    doubt = Doubt::Kernel;
+                    true
+                }
                 Ok(()) = integrity.changed() => {
                     let (damage, repair) = {
                         let integrity = integrity.borrow_and_update();
@@ -157,6 +179,9 @@ impl Reconciler {
                 () = network_changed(changes.as_ref(), self.network_read) => self.read_network(),
                 () = sleep(RETRY), if !settled => true,
             };
+            if stale {
+                sleep_until(self.planned + PLANS_APART).await;
+            }
             while let Ok(update) = updates.try_recv() {
                 self.apply(update);
                 stale = true;
@@ -167,7 +192,7 @@ impl Reconciler {
                 if self.network_is_unread || has_changes() {
                     self.read_network();
                 }
-                settled = self.put_in_force().await;
+                settled = self.put_in_force(doubt).await;
             }
         }
     }
@@ -186,22 +211,32 @@ impl Reconciler {
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try
     /// again.
-    async fn put_in_force(&mut self) -> bool {
+    async fn put_in_force(&mut self, doubt: Doubt) -> bool {
         // With the span, every line that one update brings about can be found.
         let span = info_span!("reconcile", update = self.updates);
-        self.plan_and_carry_out().instrument(span).await
+        let is_in_force = self.plan_and_carry_out(doubt).instrument(span).await;
+        self.planned = Instant::now();
+        is_in_force
     }
 
-    async fn plan_and_carry_out(&mut self) -> bool {
-        let mut plan = self
-            .planner
-            .plan(&self.cluster, &self.handles.settings, &self.network.own);
-        plan.desired.pod_links = pod_links(&self.network, &plan);
-        plan.desired.handover = self.inspector.handover(&plan);
+    async fn plan_and_carry_out(&mut self, doubt: Doubt) -> bool {
+        let plan = self.planner.plan(&self.cluster, &self.handles.settings, &self.network);
+        let handover = self.inspector.handover(&plan);
+        let plan = self.planner.hand_over(plan, handover);
         let plan = Arc::new(plan);
         self.newest = Some(Arc::clone(&plan));
         self.report(&plan);
-        match self.carry_out(Arc::clone(&plan)).await {
+        let before = Arc::clone(&self.handles.gate.in_force().plan);
+        let carried_out = match doubt {
+            Doubt::Nothing if plan.decides_as(&before) => {
+                debug!("nothing that is in force has changed");
+                self.handles.gate.follow(plan);
+                Ok(())
+            }
+            Doubt::Nothing if plan.differs_in_members_alone(&before) => self.carry_out_members(&before, &plan).await,
+            _ => self.carry_out(&before, &plan).await,
+        };
+        match carried_out {
             Ok(()) => {
                 if !self.progress.borrow().in_force {
                     self.record_news(AgentEvent::Ready);
@@ -211,13 +246,6 @@ impl Reconciler {
                     progress.failure = None;
                     progress.updates_in_force = self.updates;
                 });
-                info!(
-                    endpoints = plan.endpoints.len(),
-                    selected = plan.endpoints.iter().filter(|endpoint| endpoint.is_governed()).count(),
-                    programs = plan.desired.programs.len(),
-                    resolvers = plan.resolvers.len(),
-                    "in force"
-                );
                 true
             }
             Err(failure) => {
@@ -238,6 +266,12 @@ impl Reconciler {
 
     /// Shows what was read, with what the plan adds to it, and logs that once as long as it stands.
     fn report(&mut self, plan: &Plan) {
+        let others = self.cluster.others();
+        let is_shown = Arc::ptr_eq(&self.conflicts, &plan.conflicts) && Arc::ptr_eq(&self.shown, &self.reports);
+        if is_shown && others.is_empty() {
+            return;
+        }
+        self.shown = Arc::clone(&self.reports);
         for conflict in plan.conflicts.iter().filter(|it| !self.conflicts.contains(it)) {
             match conflict.closed {
                 true => error!("{conflict}"),
@@ -245,20 +279,27 @@ impl Reconciler {
             }
         }
         self.conflicts = Arc::clone(&plan.conflicts);
-        let mut reports = self.reports.clone();
-        planner::report(&plan.conflicts, &mut reports);
-        self.cluster.report_others(&mut reports);
-        let others = self.cluster.others();
+        let is_contested = others.iter().any(|other| !other.contested.is_empty());
+        let reports = match plan.conflicts.is_empty() && !is_contested {
+            true => Arc::clone(&self.reports),
+            false => {
+                let mut reports = self.reports.to_vec();
+                planner::report(&plan.conflicts, &mut reports);
+                self.cluster.report_others(&mut reports);
+                reports.into()
+            }
+        };
         self.progress.send_modify(|progress| {
             progress.others = others;
-            policy_log::read(&progress.reports, &reports);
-            news::read(&self.handles.events, &progress.reports, &reports);
-            progress.reports = reports;
+            if !Arc::ptr_eq(&progress.reports, &reports) {
+                policy_log::read(&progress.reports, &reports);
+                news::read(&self.handles.events, &progress.reports, &reports);
+                progress.reports = reports;
+            }
         });
     }
 
-    async fn carry_out(&mut self, plan: Arc<Plan>) -> Result<(), NotInForce> {
-        let before = Arc::clone(&self.handles.gate.in_force().plan);
+    async fn carry_out(&mut self, before: &Plan, plan: &Arc<Plan>) -> Result<(), NotInForce> {
         // The listeners' own addresses must exist before they can be bound. Idempotent: somebody
         // may have removed them.
         routing::set_up(&self.handles.settings.interception)
@@ -266,35 +307,58 @@ impl Reconciler {
         // From the moment the rules are in the kernel lookups of endpoints come that were not
         // governed before. In an upgrade they come from the moment our listeners are bound: another
         // agent serves on the same ports already.
-        self.handles.gate.announce(Arc::clone(&plan));
+        self.handles.gate.announce(Arc::clone(plan));
         // Bound before any rule sends lookups there; the old ones end only when no rule does any
         // more.
-        self.listen(before.listeners.iter().chain(&plan.listeners)).await?;
+        self.listen(before.listeners.iter().chain(plan.listeners.iter()))
+            .await?;
+        self.install(plan).await?;
 
-        let (ledger, filling) = (Arc::clone(&self.handles.ledger), Arc::clone(&plan));
+        for opened in planner::opened_pods::opened(before, plan) {
+            warn!(policy = %opened.policy, "{opened}");
+        }
+        policy_log::in_force(&before.endpoints, &plan.endpoints);
+        news::in_force(&self.handles.events, &before.endpoints, &plan.endpoints);
+        self.forget_former_owners(plan);
+        self.forget_old_lookups(before, plan);
+        self.revoker.changed(before, plan);
+        self.listen(plan.listeners.iter()).await?;
+        info!(
+            endpoints = plan.endpoints.len(),
+            selected = plan.endpoints.iter().filter(|endpoint| endpoint.is_governed()).count(),
+            programs = plan.desired.programs.len(),
+            resolvers = plan.resolvers.len(),
+            "in force"
+        );
+        Ok(())
+    }
+
+    /// As [`carry_out`](Self::carry_out), where the addresses of objects alone are others. Pods of
+    /// other nodes come and go all the time, and who is governed here, and where the proxy listens,
+    /// stands.
+    async fn carry_out_members(&mut self, before: &Plan, plan: &Arc<Plan>) -> Result<(), NotInForce> {
+        self.install(plan).await?;
+        self.revoker.changed(before, plan);
+        debug!("other addresses of objects are in force");
+        Ok(())
+    }
+
+    /// Has the kernel enforce a plan, and publishes it.
+    async fn install(&self, plan: &Arc<Plan>) -> Result<(), NotInForce> {
+        let (ledger, filling) = (Arc::clone(&self.handles.ledger), Arc::clone(plan));
         let learned = move |scope: &LeaseScope| filling.elements_in(&ledger.lock(), scope, clock::now());
         // On an error the old rules stand, with the old plan's generation.
         let generation = self
             .handles
             .enforcer
-            .install_held(plan.desired.clone(), learned)
+            .install_held(Arc::clone(&plan.desired), learned)
             .await?;
         self.handles.gate.publish(ActivePlan {
-            plan: Arc::clone(&plan),
+            plan: Arc::clone(plan),
             generation,
             coming: None,
         });
         self.inspector.rules_changed();
-
-        for opened in planner::opened_pods::opened(&before, &plan) {
-            warn!(policy = %opened.policy, "{opened}");
-        }
-        policy_log::in_force(&before.endpoints, &plan.endpoints);
-        news::in_force(&self.handles.events, &before.endpoints, &plan.endpoints);
-        self.forget_former_owners(&plan);
-        self.forget_old_lookups(&before, &plan);
-        self.revoker.changed(&before, &plan);
-        self.listen(plan.listeners.iter()).await?;
         Ok(())
     }
 
@@ -364,11 +428,14 @@ impl Reconciler {
             .retain(|address| !address.is_loopback() && !OWN_ADDRESSES.contains(address));
         // Always among them, so that they do not come as news once they are set up.
         network.own.extend(OWN_ADDRESSES);
-        let same_own = network.own == self.network.own;
-        self.network = network;
         self.network_is_unread = false;
+        if network == *self.network {
+            return false;
+        }
+        let same_own = network.own == self.network.own;
+        self.network = Arc::new(network);
         let newest = self.newest.as_ref();
-        !same_own || newest.is_some_and(|plan| plan.desired.pod_links != pod_links(&self.network, plan))
+        !same_own || newest.is_some_and(|plan| plan.desired.pod_links != plan.pod_links(&self.network))
     }
 }
 
@@ -376,14 +443,6 @@ impl Reconciler {
 fn cluster(settings: &Settings) -> Cluster {
     let others = settings.other_clusters.iter().map(|other| other.name.as_str());
     Cluster::of_mesh(&settings.node, &settings.cluster_name, others)
-}
-
-/// Where this plan's pods are.
-fn pod_links(network: &NodeNetwork, plan: &Plan) -> PodLinks {
-    let addresses = plan.local.iter().flat_map(|endpoint| &endpoint.addresses);
-    let local = addresses.map(|address| (*address, plan.governed.contains_key(address)));
-    let resolvers = plan.desired.servers.iter().map(SocketAddr::ip);
-    PodLinks::find(network, local, resolvers)
 }
 
 /// What was repaired last, for people, and how much was repaired so far.

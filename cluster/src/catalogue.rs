@@ -77,7 +77,7 @@ pub struct Catalogue {
     /// What is to be saved for a later process, since it was [taken](Self::take_saves).
     saves: SavedObjects,
     saves_objects: bool,
-    reports: Vec<ReadReport>,
+    reports: Arc<[ReadReport]>,
     /// Whether the first update, which is complete even when it is empty, was given.
     begun: bool,
     /// Whether the files as a whole could not be read the last time.
@@ -216,10 +216,10 @@ impl Catalogue {
         let report = ReadReport::new(None, String::new(), ReportState::KeptLastGood, vec![finding]);
         self.without_file = recalled.keys().cloned().collect();
         self.begun = true;
-        self.reports = vec![report];
+        self.reports = Arc::new([report]);
         Update {
             changes: recalled.into_values().map(ObjectChange::Apply).collect(),
-            reports: self.reports.clone(),
+            reports: Arc::clone(&self.reports),
             ..Update::default()
         }
     }
@@ -442,12 +442,15 @@ impl Catalogue {
     }
 
     fn tell(&mut self, changes: Vec<ObjectChange>, reports: Vec<ReadReport>) -> Option<Update> {
-        let news = !self.begun || !changes.is_empty() || reports != self.reports;
+        let are_same = *reports == *self.reports;
+        if !are_same {
+            self.reports = reports.into();
+        }
+        let is_news = !self.begun || !changes.is_empty() || !are_same;
         self.begun = true;
-        self.reports.clone_from(&reports);
-        news.then(|| Update {
+        is_news.then(|| Update {
             changes,
-            reports,
+            reports: Arc::clone(&self.reports),
             ..Update::default()
         })
     }

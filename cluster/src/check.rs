@@ -62,7 +62,7 @@ impl CheckedFiles {
             .unwrap_or_default();
         let mut cluster = Cluster::new("");
         update.changes.into_iter().for_each(|change| cluster.apply(change));
-        let mut reports = update.reports;
+        let mut reports = update.reports.to_vec();
         add_findings_across(&policies.accepted, &cluster, &mut reports);
         Self {
             contents,

@@ -139,8 +139,10 @@ struct MergedUpdates {
     next: Update,
     /// Whether there is something to tell.
     is_news: bool,
-    own_reports: Vec<ReadReport>,
+    own_reports: Arc<[ReadReport]>,
     reports: BTreeMap<Arc<str>, Vec<ReadReport>>,
+    /// All of them, as the last update told them; `None` where they are others since.
+    told_reports: Option<Arc<[ReadReport]>>,
     /// Clusters that have said nothing yet.
     awaited: BTreeSet<Arc<str>>,
     /// When the own cluster's first objects came; `None` before.
@@ -159,7 +161,10 @@ impl MergedUpdates {
     fn take_own(&mut self, update: Update, now: Instant) {
         let Update { changes, reports, .. } = update;
         self.next.changes.extend(changes);
-        self.own_reports = reports;
+        if !Arc::ptr_eq(&self.own_reports, &reports) {
+            self.own_reports = reports;
+            self.told_reports = None;
+        }
         self.began.get_or_insert(now);
         self.is_news = true;
     }
@@ -170,15 +175,19 @@ impl MergedUpdates {
         let changes = changes.into_iter().filter(is_of_peers);
         let changes = changes.map(|change| (Arc::clone(cluster), change));
         self.next.of_others.extend(changes);
-        let reports = reports.into_iter().filter(|report| !report.is_policy());
+        let reports = reports.iter().filter(|report| !report.is_policy());
         let reports = reports.map(|report| ReadReport {
             object: match report.object.as_str() {
                 "" => format!("cluster {cluster}"),
                 object => format!("{object} of the cluster {cluster}"),
             },
-            ..report
+            ..report.clone()
         });
-        self.reports.insert(Arc::clone(cluster), reports.collect());
+        let reports: Vec<ReadReport> = reports.collect();
+        if self.reports.get(cluster) != Some(&reports) {
+            self.reports.insert(Arc::clone(cluster), reports);
+            self.told_reports = None;
+        }
         self.awaited.remove(cluster);
         self.is_news = true;
     }
@@ -205,8 +214,11 @@ impl MergedUpdates {
         self.begun = true;
         self.is_news = false;
         let mut update = std::mem::take(&mut self.next);
-        let reports = self.own_reports.iter().chain(self.reports.values().flatten());
-        update.reports = reports.cloned().collect();
+        let reports = self.told_reports.get_or_insert_with(|| {
+            let reports = self.own_reports.iter().chain(self.reports.values().flatten());
+            reports.cloned().collect()
+        });
+        update.reports = Arc::clone(reports);
         Some(update)
     }
 }
@@ -235,7 +247,7 @@ mod tests {
                 ObjectChange::Apply(Object::Pod(Arc::new(serde_json::from_value(object).unwrap()))),
                 ObjectChange::Delete(ObjectKey::CidrGroup("g".into())),
             ],
-            reports: vec![report(format!("Pod shop/{pod}")), report("NetworkPolicy shop/p".into())],
+            reports: Arc::new([report(format!("Pod shop/{pod}")), report("NetworkPolicy shop/p".into())]),
             ..Update::default()
         }
     }

@@ -224,6 +224,6 @@ pub struct Update {
     /// Those of other clusters, each with the cluster's name, in order.
     pub of_others: Vec<(Arc<str>, ObjectChange)>,
     /// What is to be said of every file or object, complete: it replaces the reports of the update
-    /// before.
-    pub reports: Vec<ReadReport>,
+    /// before. The same allocation as long as it is the same.
+    pub reports: Arc<[ReadReport]>,
 }

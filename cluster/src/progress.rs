@@ -1,5 +1,7 @@
 //! How far the agent is with what a source told it.
 
+use std::sync::Arc;
+
 use crate::index::mesh::OtherClusterFigures;
 use crate::report::ReadReport;
 
@@ -8,7 +10,7 @@ use crate::report::ReadReport;
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     /// The reports of the last update.
-    pub reports: Vec<ReadReport>,
+    pub reports: Arc<[ReadReport]>,
     /// What is known of other clusters.
     pub others: Vec<OtherClusterFigures>,
     /// Whether a ruleset of this process is in the kernel and all its listeners are bound.

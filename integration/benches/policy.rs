@@ -7,8 +7,9 @@
 //! pods, prefixes and port ranges.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::catalogue::Catalogue;
@@ -127,7 +128,7 @@ impl Node {
     }
 
     fn plan(&mut self) -> Plan {
-        self.planner.plan(&self.cluster, &self.settings, &BTreeSet::new())
+        self.planner.plan(&self.cluster, &self.settings, &Arc::default())
     }
 
     /// From a changed object to the kernel's acknowledgement. (Reading its text is no part of it: a

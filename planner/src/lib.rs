@@ -2,10 +2,7 @@
 //!
 //! A [`Plan`] is put into the kernel, and only then published to the lookups: the gate never speaks
 //! of sets that do not exist yet. The [`Planner`] makes one after the other; each is what it would
-//! be if it were the first. It computes again only what a change touches, in stages: what governs
-//! the local pods (`governance`), what lies around (`surroundings`), and which addresses the
-//! rules mean (`evaluated_tiers`). A stage whose inputs are the same allocations as before is
-//! kept, so what is shared between two plans costs the second one nothing.
+//! be if it were the first.
 
 mod active_plan;
 mod address_conflicts;
@@ -15,6 +12,7 @@ mod governance;
 mod governed;
 mod leased_elements;
 pub mod opened_pods;
+mod planner;
 mod resolvers;
 mod selectors;
 mod spec_index;
@@ -29,43 +27,36 @@ use std::sync::Arc;
 
 use ahash::HashMap;
 use api::EndpointRow;
-use cluster::index::Cluster;
 use dns_proxy::Listener;
-use enforcer::desired::{KernelProgram, KernelTiers};
-use enforcer::pod_links::PodLinks;
+use enforcer::pod_links::{NodeNetwork, PodLinks};
 use enforcer::{DesiredState, Element, Interception};
 use fqdn_cache::{LeaseTiming, Teacher};
-use ipnet::IpNet;
 use names::{Name, Pattern};
-use policy::address::{Teachable, ZoneMap, without};
-use policy::membership::{Membership, TrackedRuleKey};
-use policy::{Endpoint, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
-use settings::{NameMatching, Settings, UnknownPods};
+use policy::address::{Teachable, ZoneMap};
+use policy::{Endpoint, Inventory, Policy, PolicyId, ProgramId};
+use settings::NameMatching;
 use smallvec::SmallVec;
 
 pub use active_plan::{ActivePlan, target_address};
 pub use address_conflicts::{AddressConflict, report};
-use compiling::Compiler;
 pub use evaluated_tiers::EvaluatedTiers;
-use evaluated_tiers::TrackedTiers;
-use governance::Governance;
 pub use governed::Governed;
+pub use planner::Planner;
 pub use resolvers::{Resolver, Teaches};
 pub use selectors::MatchedName;
 use selectors::{SelectingRule, Selectors};
-use surroundings::Surroundings;
 
-/// Everything that is in force at a time.
-#[derive(Debug)]
+/// Everything that is in force at a time. A clone shares its parts.
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// What the kernel holds.
-    pub desired: DesiredState,
+    pub desired: Arc<DesiredState>,
     /// Where the proxy listens.
-    pub listeners: Vec<Listener>,
+    pub listeners: Arc<[Listener]>,
     /// Who governs lookups from an address. Endpoints that no policy selects for egress are absent.
     pub governed: Arc<BTreeMap<IpAddr, Arc<Governed>>>,
     /// Whom to ask for a lookup that was sent to a known resolver.
-    pub resolvers: HashMap<SocketAddr, Resolver>,
+    pub resolvers: Arc<HashMap<SocketAddr, Resolver>>,
     /// Which addresses a name may open.
     pub teachable: Arc<Teachable>,
     /// Local endpoints, for people.
@@ -80,197 +71,36 @@ pub struct Plan {
     pub inventory: Inventory,
     /// Where addresses lie.
     pub places: Arc<ZoneMap>,
-    teachers: HashMap<IpAddr, Teaches>,
+    teachers: Arc<HashMap<IpAddr, Teaches>>,
     /// Those that have rules about names.
-    evaluations: Vec<Arc<EvaluatedTiers>>,
+    evaluations: Arc<[Arc<EvaluatedTiers>]>,
     selectors: Arc<Selectors>,
     matching: NameMatching,
     lease: LeaseTiming,
 }
 
-/// Makes plans, one after the other.
-#[derive(Debug, Default)]
-pub struct Planner {
-    compiler: Compiler,
-    governance: Option<Arc<Governance>>,
-    membership: Membership,
-    evaluations: BTreeMap<ProgramId, TrackedTiers>,
-    /// The tiers that follow each tracked rule.
-    followers: HashMap<TrackedRuleKey, BTreeSet<ProgramId>>,
-    surroundings: Option<Surroundings>,
-    programs: BTreeMap<ProgramId, TrackedProgram>,
-    selectors: Arc<Selectors>,
-}
-
-/// A program, with the classifiers of its evaluations.
-#[derive(Debug)]
-struct TrackedProgram {
-    program: Arc<Program>,
-    folded: Arc<KernelProgram>,
-}
-
-impl Planner {
-    /// Computes what should be in force. `own` are this node's addresses.
-    pub fn plan(&mut self, cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Plan {
-        let inventory = cluster.inventory();
-        let surroundings = Surroundings::update(&mut self.surroundings, cluster, settings, own).clone();
-        self.membership.update(&inventory);
-        let (governance, is_new) =
-            Governance::update(&mut self.governance, &mut self.compiler, cluster, &inventory, settings);
-        if is_new {
-            self.track(&governance.programs, &surroundings.places);
-        }
-        self.evaluate(&surroundings);
-        let tracked = self.evaluations.values().map(|tracked| &tracked.evaluation);
-        let members = tracked.clone().map(|it| (it.id, it.elements.clone())).collect();
-        let evaluations: Vec<_> = tracked.filter(|it| it.has_names()).cloned().collect();
-        if !self.selectors.are_of(&evaluations) {
-            self.selectors = Arc::new(Selectors::new(&evaluations));
-        }
-
-        let resolvers = resolvers::known(cluster, settings, &governance.compiled);
-        let bindings = resolvers::bind(resolvers.keys().copied(), settings.interception);
-        Plan {
-            listeners: resolvers::listeners(settings, &bindings),
-            desired: DesiredState {
-                table: settings.table.clone(),
-                programs: self
-                    .programs
-                    .iter()
-                    .map(|(id, it)| (*id, Arc::clone(&it.folded)))
-                    .collect(),
-                members,
-                local_host: settings.local_host,
-                intercepted: governance.governed.keys().copied().collect(),
-                dispatch: governance.dispatch.clone(),
-                resolvers: bindings,
-                listening: settings.listen.clone(),
-                interception: settings.interception,
-                fail_mode: settings.fail_mode,
-                cluster: surroundings.networks.to_vec(),
-                host: own.clone(),
-                // Follows from the node's network, which changes without the objects.
-                pod_links: PodLinks::default(),
-                servers: resolvers
-                    .keys()
-                    .filter(|asked| !asked.ip().is_loopback())
-                    .copied()
-                    .collect(),
-                unknown: unknown(cluster, settings, own),
-                refusal: settings.refusal,
-                // Follows from what looks into connections on this node.
-                handover: None,
-                records: settings.records_group,
-                capacity: settings.capacity,
-            },
-            endpoints: Arc::clone(&governance.rows),
-            conflicts: Arc::clone(&governance.conflicts),
-            governed: Arc::clone(&governance.governed),
-            teachers: resolvers::teachers(&resolvers),
-            resolvers,
-            teachable: surroundings.teachable,
-            evaluations,
-            selectors: Arc::clone(&self.selectors),
-            matching: settings.matching,
-            lease: settings.lease,
-            local: Arc::clone(&governance.local),
-            policies: Arc::clone(&governance.policies),
-            inventory,
-            places: surroundings.places,
-        }
-    }
-
-    /// Tracks the tiers of these programs, and no others any more.
-    fn track(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, places: &ZoneMap) {
-        let mut before = std::mem::take(&mut self.evaluations);
-        let programs_before = std::mem::take(&mut self.programs);
-        for (id, program) in programs {
-            let known = programs_before.get(id);
-            let known = known.filter(|known| Arc::ptr_eq(&known.program, program));
-            let (enforced, audited) = match known {
-                Some(TrackedProgram { folded, .. }) => {
-                    (folded.enforced.id, folded.audited.as_ref().map(|tiers| tiers.id))
-                }
-                None => (program.enforced.id(), program.audited.as_ref().map(Tiers::id)),
-            };
-            let audited = program.audited.as_ref().zip(audited);
-            let folded = KernelProgram {
-                enforced: self.track_tiers(&program.enforced, enforced, &mut before, places),
-                audited: audited.map(|(tiers, id)| self.track_tiers(tiers, id, &mut before, places)),
-                response: program.response,
-            };
-            let tracked = TrackedProgram {
-                program: Arc::clone(program),
-                folded: Arc::new(folded),
-            };
-            self.programs.insert(*id, tracked);
-        }
-        for (id, gone) in before {
-            for key in gone.tracked() {
-                if let Some(followers) = self.followers.get_mut(key) {
-                    followers.remove(&id);
-                    if followers.is_empty() {
-                        self.followers.remove(key);
-                    }
-                }
-            }
-            gone.release(&mut self.membership);
-        }
-    }
-
-    /// Tracks tiers, and those that stand for rules that they share. `before` has those that were
-    /// tracked and are not yet again.
-    fn track_tiers(
-        &mut self,
-        tiers: &Tiers,
-        id: ProgramId,
-        before: &mut BTreeMap<ProgramId, TrackedTiers>,
-        places: &ZoneMap,
-    ) -> KernelTiers {
-        if let Some(known) = self.evaluations.get(&id) {
-            return known.folded();
-        }
-        let tracked = match before.remove(&id) {
-            Some(mut known) => {
-                known.rename(tiers);
-                known
-            }
-            None => {
-                let new = TrackedTiers::new(tiers, &mut self.membership, places);
-                for key in new.tracked() {
-                    self.followers.entry(*key).or_default().insert(id);
-                }
-                new
-            }
-        };
-        let folded = tracked.folded();
-        self.evaluations.insert(id, tracked);
-        for shared in folded.classifier.shared() {
-            self.track_tiers(&shared.tiers, shared.id, before, places);
-        }
-        folded
-    }
-
-    /// Brings the evaluations up to date with what the membership has changed, and with where
-    /// addresses lie.
-    fn evaluate(&mut self, surroundings: &Surroundings) {
-        let places = &surroundings.places;
-        let followers = |key| self.followers.get(key).into_iter().flatten().copied();
-        let concerned: BTreeSet<ProgramId> = self.membership.changed().keys().flat_map(followers).collect();
-        for id in concerned {
-            if let Some(tracked) = self.evaluations.get_mut(&id) {
-                tracked.update(&self.membership, places);
-            }
-        }
-        if let Some(before) = &surroundings.places_before {
-            for tracked in self.evaluations.values_mut() {
-                tracked.relocate(places, |address| before.of(address) != places.of(address));
-            }
-        }
-    }
-}
-
 impl Plan {
+    /// Whether it decides everything as `other` does, a plan of the same [`Planner`]: at most the
+    /// objects of their inventories differ, and in nothing that a rule in force speaks of. Then it
+    /// needs nothing that is not in force already. Costs nothing.
+    pub fn decides_as(&self, other: &Plan) -> bool {
+        // Whatever else differs comes with a desired state of its own.
+        Arc::ptr_eq(&self.desired, &other.desired)
+    }
+
+    /// Whether at most the addresses differ that rules about objects mean: the same pods are
+    /// governed by the same programs, and the same resolvers are known. Costs nothing, as
+    /// [`decides_as`](Self::decides_as).
+    pub fn differs_in_members_alone(&self, other: &Plan) -> bool {
+        // A plan that is made anew has resolvers of its own.
+        Arc::ptr_eq(&self.resolvers, &other.resolvers)
+    }
+
+    /// Where its pods are in a network of this node.
+    pub fn pod_links(&self, network: &NodeNetwork) -> PodLinks {
+        planner::pod_links(network, &self.local, &self.governed, &self.desired.servers)
+    }
+
     /// The names that an answer counts for: those of the question and, with `dns.match: chain`,
     /// of its validated chain that some selector matches. If it is `expanded`, the first of the
     /// chain counts as the question does ([`counts_as`]).
@@ -401,16 +231,4 @@ impl Plan {
         let program = self.desired.programs.get(&endpoint.program);
         program.is_some_and(|program| program.evaluations().any(|it| self.may_teach(teacher, it.id)))
     }
-}
-
-/// Where Pods of this node may come to be whose objects are not known yet, if these are to be
-/// refused.
-fn unknown(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Vec<IpNet> {
-    if settings.unknown_pods == UnknownPods::Allow {
-        return Vec::new();
-    }
-    let known = cluster.addresses();
-    let known: Vec<IpNet> = known.chain(own.iter().copied()).map(IpNet::from).collect();
-    let ranges = cluster.pod_ranges();
-    ranges.into_iter().flat_map(|range| without(range, &known)).collect()
 }

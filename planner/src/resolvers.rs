@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ahash::HashMap;
-use cluster::index::Cluster;
 use dns_proxy::{Listener, ListenerKind};
 use enforcer::routing::{LISTEN_V4, LISTEN_V6};
 use enforcer::{Interception, ResolverBinding};
@@ -40,7 +39,7 @@ pub enum Teaches {
 
 /// The servers of listed DNS rules, the cluster's DNS Services, and the configured upstreams.
 pub(super) fn known(
-    cluster: &Cluster,
+    dns_services: &[SocketAddr],
     settings: &Settings,
     compiled: &[Option<Compiled>],
 ) -> HashMap<SocketAddr, Resolver> {
@@ -68,11 +67,11 @@ pub(super) fn known(
             }
         }
     }
-    for asked in cluster.dns_services(&settings.cluster_dns) {
+    for asked in dns_services {
         known.insert(
-            asked,
+            *asked,
             Resolver {
-                upstreams: Arc::new([asked]),
+                upstreams: Arc::new([*asked]),
                 teaches: Teaches::Everyone,
             },
         );

@@ -11,7 +11,7 @@ use policy::address::{Teachable, ZoneMap};
 use settings::{PrivateAddresses, Settings};
 
 /// What lies around.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Surroundings {
     /// What the cluster says of itself.
     told: Arc<[IpNet]>,
@@ -19,35 +19,27 @@ pub(super) struct Surroundings {
     /// What lies inside the cluster, aggregated.
     pub(super) networks: Arc<[IpNet]>,
     pub(super) places: Arc<ZoneMap>,
-    /// Where addresses lay for the plan before, if that was elsewhere.
-    pub(super) places_before: Option<Arc<ZoneMap>>,
     pub(super) teachable: Arc<Teachable>,
 }
 
 impl Surroundings {
-    /// Computes it anew if it follows from something else than `known`.
-    pub(super) fn update<'a>(
-        known: &'a mut Option<Self>,
+    /// Computes it anew if it follows from something else than `known`. The second value tells
+    /// whether it does.
+    pub(super) fn update(
+        known: &mut Option<Arc<Self>>,
         cluster: &Cluster,
         settings: &Settings,
         own: &BTreeSet<IpAddr>,
-    ) -> &'a Self {
+    ) -> (Arc<Self>, bool) {
         let told = cluster.networks();
-        let now = match known.take() {
-            Some(known) if Arc::ptr_eq(&known.told, &told) && known.own == *own => Self {
-                places_before: None,
-                ..known
-            },
-            before => {
-                let now = Self::new(told, own, settings);
-                let before = before.map(|before| before.places);
-                Self {
-                    places_before: before.filter(|before| *before != now.places),
-                    ..now
-                }
-            }
-        };
-        known.insert(now)
+        if let Some(known) = known
+            && Arc::ptr_eq(&known.told, &told)
+            && known.own == *own
+        {
+            return (Arc::clone(known), false);
+        }
+        let now = Arc::new(Self::new(told, own, settings));
+        (Arc::clone(known.insert(now)), true)
     }
 
     fn new(told: Arc<[IpNet]>, own: &BTreeSet<IpAddr>, settings: &Settings) -> Self {
@@ -56,7 +48,6 @@ impl Surroundings {
         let inside = networks.iter().copied().chain(own.iter().copied().map(IpNet::from));
         Self {
             places: Arc::new(ZoneMap::new(own.iter().copied(), networks.iter().copied())),
-            places_before: None,
             teachable: Arc::new(teachable(settings, inside)),
             networks: networks.into(),
             own: own.clone(),

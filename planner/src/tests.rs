@@ -1,6 +1,7 @@
 //! Plans of objects in YAML. Here is what the tests make them of.
 
 mod address_conflicts;
+mod events;
 mod governed;
 mod leases;
 mod resolvers;
@@ -8,8 +9,9 @@ mod resolvers;
 use std::num::NonZeroU32;
 
 use cluster::catalogue::Catalogue;
+use cluster::index::Cluster;
 use settings::resolve::resolve;
-use settings::{AgentOptions, HostFacts};
+use settings::{AgentOptions, HostFacts, Settings};
 
 use super::*;
 
@@ -54,17 +56,28 @@ fn tproxy() -> Settings {
 }
 
 fn plan_with(objects: &[String], settings: &Settings) -> Plan {
+    Planner::default().plan(&cluster_of(objects, settings), settings, &network())
+}
+
+fn network() -> Arc<NodeNetwork> {
+    Arc::new(NodeNetwork {
+        own: BTreeSet::from([ip("10.0.0.254")]),
+        ..NodeNetwork::default()
+    })
+}
+
+fn cluster_of(objects: &[String], settings: &Settings) -> Cluster {
     let text = Ok(objects.join("---\n"));
     let update = Catalogue::default().scan(BTreeMap::from([("objects.yaml".into(), text)]));
     let update = update.unwrap();
     let mut cluster = Cluster::new(&settings.node);
-    for report in &update.reports {
+    for report in update.reports.iter() {
         assert!(report.worst() < Some(policy::Severity::Error), "{report:?}");
     }
     for change in update.changes {
         cluster.apply(change);
     }
-    Planner::default().plan(&cluster, settings, &BTreeSet::from([ip("10.0.0.254")]))
+    cluster
 }
 
 fn plan(objects: &[String]) -> Plan {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cluster::index::Cluster;
 use cluster::{Object, ObjectChange, ObjectKey};
 use enforcer::layout::{ElementKey, IpFamily, SetKind};
+use enforcer::pod_links::NodeNetwork;
 use enforcer::{Element, KernelTiers, SetId};
 use names::Name;
 use planner::{Plan, Planner};
@@ -121,6 +122,13 @@ struct History {
 }
 
 impl History {
+    fn network(&self) -> Arc<NodeNetwork> {
+        Arc::new(NodeNetwork {
+            own: self.own.clone(),
+            ..NodeNetwork::default()
+        })
+    }
+
     /// What a step changes; `None` where it changes no object.
     fn take(&mut self, step: &Step) -> Option<ObjectChange> {
         let (key, object) = match step {
@@ -254,6 +262,13 @@ fn settings() -> Settings {
     resolve(AgentOptions::default(), &host).unwrap()
 }
 
+/// The pods that a plan knows. Their numbers differ by their histories.
+fn pods(plan: &Plan) -> BTreeSet<String> {
+    let pods = plan.inventory.pods.iter();
+    pods.map(|pod| format!("{:?} {:?}", pod.addresses(), pod.labels()))
+        .collect()
+}
+
 /// What a plan lets learned names open.
 fn learned(plan: &Plan) -> Vec<(String, IpAddr, BTreeSet<Element>)> {
     let mut learned = Vec::new();
@@ -349,7 +364,7 @@ proptest! {
                 cluster.apply(change);
             }
         }
-        let plan = Planner::default().plan(&cluster, &settings, &history.own);
+        let plan = Planner::default().plan(&cluster, &settings, &history.network());
         for endpoint in plan.local.iter() {
             let policies = plan.policies.iter().map(|policy| &**policy);
             let Some(compiled) = policy::compile::compile(endpoint, policies, &plan.inventory) else {
@@ -391,13 +406,17 @@ proptest! {
                     cluster.apply(change);
                 }
             }
-            let plan = planner.plan(&cluster, &settings, &history.own);
+            let plan = planner.plan(&cluster, &settings, &history.network());
             let mut anew = Cluster::new("here");
             for object in history.objects.values() {
                 anew.apply(ObjectChange::Apply(object.clone()));
             }
-            let model = Planner::default().plan(&anew, &settings, &history.own);
+            let model = Planner::default().plan(&anew, &settings, &history.network());
             prop_assert_eq!(&plan.desired, &model.desired);
+            prop_assert_eq!(pods(&plan), pods(&model));
+            prop_assert_eq!(&plan.listeners, &model.listeners);
+            prop_assert_eq!(&plan.policies, &model.policies);
+            prop_assert_eq!(format!("{:?}", plan.teachable), format!("{:?}", model.teachable));
             prop_assert_eq!(format!("{:?}", plan.endpoints), format!("{:?}", model.endpoints));
             prop_assert_eq!(&plan.conflicts, &model.conflicts);
             prop_assert_eq!(&plan.local, &model.local);

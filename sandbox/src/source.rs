@@ -83,7 +83,7 @@ impl SandboxSource {
         Self {
             update: Update {
                 changes,
-                reports: policies.reports,
+                reports: policies.reports.into(),
                 ..Update::default()
             },
             files: policies.files,

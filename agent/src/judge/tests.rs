@@ -1,6 +1,6 @@
 //! What connections and requests pass, of plans of objects in YAML.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cluster::Cluster;
 use cluster::catalogue::Catalogue;
@@ -35,7 +35,7 @@ fn plan(policies: &str) -> Plan {
     for change in update.unwrap().changes {
         cluster.apply(change);
     }
-    Planner::default().plan(&cluster, &settings, &BTreeSet::new())
+    Planner::default().plan(&cluster, &settings, &Arc::default())
 }
 
 fn policy(name: &str, annotations: &str, spec: &str) -> String {

@@ -227,7 +227,6 @@ pub(crate) fn protocol(number: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::net::IpAddr;
 
     use cluster::index::Cluster;
@@ -254,7 +253,7 @@ mod tests {
             resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
         };
         let settings = resolve(AgentOptions::default(), &host).unwrap();
-        let mut plan = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
+        let mut plan = Planner::default().plan(&Cluster::default(), &settings, &Arc::default());
         Arc::make_mut(&mut plan.governed).insert(POD.into(), governed());
         plan
     }
@@ -352,7 +351,8 @@ mod tests {
         };
         let peer = IpAddr::from([10, 0, 0, 9]);
         assert_eq!(hear(&plan), ("ingress".into(), None, None, peer), "nobody governs it");
-        plan.desired.dispatch.ingress.insert(receiver, policy::ProgramId(1));
+        let desired = Arc::make_mut(&mut plan.desired);
+        desired.dispatch.ingress.insert(receiver, policy::ProgramId(1));
         assert_eq!(hear(&plan), ("ingress".into(), Some("shop/web".into()), None, peer));
     }
 

@@ -32,6 +32,7 @@ use tracing::{Level, debug, error, info, warn};
 
 use crate::log_dedup::{LogDedup, report_lines};
 use crate::object::Update;
+use crate::report::ReadReport;
 use crate::source::{ObjectSource, SourceHandles};
 use crate::status::{StatusInput, StatusReporter};
 
@@ -156,7 +157,7 @@ impl ObjectSource for KubernetesSource {
 
         let mut saving = SnapshotWriter::new(snapshot);
         let recall_at = Instant::now() + RECALL_AFTER;
-        let mut findings = LogDedup::default();
+        let mut findings = Findings::default();
         let mut may_recall = saved;
         loop {
             self.health.awaits(cache.awaited().collect());
@@ -191,7 +192,7 @@ impl ObjectSource for KubernetesSource {
             if let Some(update) = cache.update(Instant::now()) {
                 may_recall = None;
                 self.health.recalled(None);
-                log(&mut findings, &update);
+                findings.log(&update);
                 saving.has_changed();
                 if updates.send(update).await.is_err() {
                     return Ok(());
@@ -201,7 +202,9 @@ impl ObjectSource for KubernetesSource {
                 policies: cache.policy_news(),
                 nodes: cache.node_news(),
             };
-            if let Some(statuses) = &self.statuses {
+            if let Some(statuses) = &self.statuses
+                && input != StatusInput::default()
+            {
                 // The writer of statuses ends only with the agent.
                 let _ = statuses.send(input);
             }
@@ -378,13 +381,25 @@ fn warn_of_age(saved: Option<SystemTime>, health: &SourceHealth) {
     );
 }
 
-/// Logs what an update found, each finding once for as long as it holds.
-fn log(findings: &mut LogDedup, update: &Update) {
-    for (level, line) in findings.replace(report_lines(&update.reports)) {
-        match level {
-            Level::ERROR => error!("{line}"),
-            _ => warn!("{line}"),
+/// What updates found, each finding logged once for as long as it holds.
+#[derive(Default)]
+struct Findings {
+    lines: LogDedup,
+    /// The reports that they are of.
+    of: Arc<[ReadReport]>,
+}
+
+impl Findings {
+    fn log(&mut self, update: &Update) {
+        if !Arc::ptr_eq(&self.of, &update.reports) {
+            self.of = Arc::clone(&update.reports);
+            for (level, line) in self.lines.replace(report_lines(&update.reports)) {
+                match level {
+                    Level::ERROR => error!("{line}"),
+                    _ => warn!("{line}"),
+                }
+            }
         }
+        debug!(changes = update.changes.len(), "objects were read");
     }
-    debug!(changes = update.changes.len(), "objects were read");
 }

@@ -74,11 +74,15 @@ pub struct WatchCache {
     reports: BTreeMap<WatchKey, ReadReport>,
     /// Whether `reports` changed since the last update.
     reports_changed: bool,
+    /// `reports`, as the last update told them.
+    told_reports: Arc<[ReadReport]>,
     begun: bool,
     /// Whether the objects are another cluster's, of which every pod counts.
     is_other_cluster: bool,
     /// Whether the ranges of pods are known without the pods.
     ranges_configured: bool,
+    /// Policies that no update has carried yet in their last version.
+    unnumbered: BTreeSet<WatchKey>,
     /// Policies that speak of pods.
     speak_of_pods: BTreeSet<WatchKey>,
     /// Nodes that do not say which addresses their pods have.
@@ -172,9 +176,11 @@ impl WatchCache {
             news: News::default(),
             reports: BTreeMap::new(),
             reports_changed: false,
+            told_reports: Arc::default(),
             begun: false,
             is_other_cluster: matches!(scope, WatchScope::OtherCluster(_)),
             ranges_configured,
+            unnumbered: BTreeSet::new(),
             speak_of_pods: BTreeSet::new(),
             without_ranges: BTreeSet::new(),
             waiting_since: None,
@@ -243,14 +249,16 @@ impl WatchCache {
             return None;
         }
         self.begun = true;
-        self.reports_changed = false;
+        if std::mem::take(&mut self.reports_changed) {
+            self.told_reports = self.reports.values().cloned().collect();
+        }
         self.taken += 1;
         if !is_waiting {
             self.number_policies();
         }
         Some(Update {
             changes: news.into_changes(),
-            reports: self.reports.values().cloned().collect(),
+            reports: Arc::clone(&self.told_reports),
             ..Update::default()
         })
     }

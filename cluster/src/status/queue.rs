@@ -80,6 +80,10 @@ pub struct StatusQueue {
     node: String,
     nodes: BTreeSet<String>,
     policies: BTreeMap<PolicyRef, QueuedPolicy>,
+    /// Policies that wait for an update to be in force, by its number. Some may be gone.
+    awaiting: BTreeSet<(u64, PolicyRef)>,
+    /// Policies with a due write, by its time.
+    due: BTreeSet<(Instant, PolicyRef)>,
     updates_in_force: u64,
     failure: Option<String>,
 }
@@ -96,6 +100,8 @@ struct QueuedPolicy {
     not_before: Option<Instant>,
     /// Whether a write is in flight.
     is_written: bool,
+    /// The time at which it stands in the queue's list of due writes.
+    listed: Option<Instant>,
 }
 
 impl StatusQueue {
@@ -105,6 +111,8 @@ impl StatusQueue {
             node,
             nodes: BTreeSet::new(),
             policies: BTreeMap::new(),
+            awaiting: BTreeSet::new(),
+            due: BTreeSet::new(),
             updates_in_force: 0,
             failure: None,
         }
@@ -122,9 +130,14 @@ impl StatusQueue {
                 name: seen.name,
             };
             let Some(policy) = seen.policy else {
-                self.policies.remove(&key);
+                if let Some(listed) = self.policies.remove(&key).and_then(|gone| gone.listed) {
+                    self.due.remove(&(listed, key));
+                }
                 continue;
             };
+            if policy.update > self.updates_in_force {
+                self.awaiting.insert((policy.update, key.clone()));
+            }
             let entry = self.policies.entry(key.clone()).or_insert_with(|| QueuedPolicy {
                 policy: policy.clone(),
                 summary_due: None,
@@ -132,38 +145,46 @@ impl StatusQueue {
                 noticed: None,
                 not_before: None,
                 is_written: false,
+                listed: None,
             });
             entry.policy = policy;
             self.schedule(&key, now);
         }
     }
 
-    /// Takes how many updates are in force, and why the next one is not.
+    /// Takes how many updates are in force, and why the next one is not. It takes a look at the
+    /// policies alone that wait for an update: of all others nothing follows from it.
     pub fn progress(&mut self, updates_in_force: u64, failure: Option<String>, now: Instant) {
         if (self.updates_in_force, &self.failure) == (updates_in_force, &failure) {
             return;
         }
+        let is_other_failure = self.failure != failure;
         self.updates_in_force = updates_in_force;
         self.failure = failure;
-        let keys: Vec<PolicyRef> = self.policies.keys().cloned().collect();
-        for key in keys {
+        let mut still_awaiting = std::mem::take(&mut self.awaiting);
+        let mut concerned: Vec<PolicyRef> = Vec::new();
+        still_awaiting.retain(|(update, key)| {
+            let awaits = *update > updates_in_force;
+            if !awaits || is_other_failure {
+                concerned.push(key.clone());
+            }
+            awaits
+        });
+        self.awaiting = still_awaiting;
+        for key in concerned {
             self.schedule(&key, now);
         }
     }
 
     /// When the next write is due.
     pub fn due(&self) -> Option<Instant> {
-        self.policies.values().filter_map(QueuedPolicy::due).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     /// The next due write. A policy whose last write is not [done](Self::done) has none.
     pub fn next(&mut self, now: Instant) -> Option<StatusWrite> {
-        let due = |entry: &QueuedPolicy| entry.due().is_some_and(|due| due <= now);
-        let key = self
-            .policies
-            .iter()
-            .find(|(_, entry)| due(entry))
-            .map(|(key, _)| key.clone())?;
+        let (_, key) = self.due.first().filter(|(due, _)| *due <= now)?;
+        let key = key.clone();
         let here = self.here(&self.policies.get(&key)?.policy);
         let (node, nodes) = (&self.node, &self.nodes);
         let entry = self.policies.get_mut(&key)?;
@@ -199,9 +220,11 @@ impl StatusQueue {
         }
         entry.noticed = Some(version);
         entry.is_written = true;
+        let (uid, resource_version) = (policy.version.uid.clone(), policy.version.resource_version.clone());
+        self.list(&key);
         let write = StatusWrite {
-            uid: policy.version.uid.clone(),
-            resource_version: policy.version.resource_version.clone(),
+            uid,
+            resource_version,
             conditions: ResourceKind::of(key.resource).has_status().then_some(written),
             event,
             policy: key,
@@ -257,6 +280,25 @@ impl StatusQueue {
             let wait = lasting + SPREAD.mul_f64(rand::random());
             entry.own_due.unwrap_or((now + wait).max(earliest))
         });
+        self.list(key);
+    }
+
+    /// Puts a policy where it belongs among the due writes.
+    fn list(&mut self, key: &PolicyRef) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let due = entry.due();
+        if due == entry.listed {
+            return;
+        }
+        if let Some(before) = entry.listed {
+            self.due.remove(&(before, key.clone()));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, key.clone()));
+        }
+        entry.listed = due;
     }
 
     fn summary_is_wanting(&self, key: &PolicyRef, entry: &QueuedPolicy, here: &NodeOutcome) -> bool {

@@ -34,7 +34,7 @@ fn members_deny_more(before: &DesiredState, after: &DesiredState) -> bool {
     };
     after.members.iter().any(|(tiers, members)| {
         let former = before.members.get(tiers);
-        former.is_some_and(|former| closes_any(former, members, says))
+        former.is_some_and(|former| !former.ptr_eq(members) && closes_any(former, members, says))
     })
 }
 

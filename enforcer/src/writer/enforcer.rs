@@ -143,7 +143,7 @@ impl Enforcer {
     /// On an error the rules before stay in force, with their generation.
     pub async fn install(
         &self,
-        desired: DesiredState,
+        desired: impl Into<Arc<DesiredState>>,
         learned: impl FnOnce() -> Vec<(Element, Time)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let of_nobody = |(element, end)| (element, end, Holder::default());
@@ -161,12 +161,12 @@ impl Enforcer {
     /// twice, and need only return what it is asked for.
     pub async fn install_held(
         &self,
-        desired: DesiredState,
+        desired: impl Into<Arc<DesiredState>>,
         learned: impl FnMut(&LeaseScope) -> Vec<(Element, Time, Holder)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let (answer, outcome) = oneshot::channel();
         let installation = InstallRequest {
-            desired,
+            desired: desired.into(),
             learned: Box::new(learned),
             answer,
         };

@@ -38,7 +38,7 @@ const PUT_BACK: usize = 1024;
 
 /// An installation that waits.
 pub(super) struct InstallRequest {
-    pub(super) desired: DesiredState,
+    pub(super) desired: Arc<DesiredState>,
     pub(super) learned: Box<AskLedger>,
     pub(super) answer: oneshot::Sender<Result<Generation, InstallError>>,
 }
@@ -64,7 +64,7 @@ impl KernelWriter<NfTables> {
         if self.shared.is_table_gone.swap(false, Relaxed) {
             self.installed = None;
         }
-        let result = if self.installed.as_deref() == Some(&desired) && !self.is_damaged() {
+        let result = if self.installed.as_ref() == Some(&desired) && !self.is_damaged() {
             Ok(self.shared.mirror().generation)
         } else {
             // From here on no answer is released by the fast path, and admissions wait in the
@@ -86,7 +86,7 @@ impl KernelWriter<NfTables> {
 
     fn replace(
         &mut self,
-        desired: DesiredState,
+        desired: Arc<DesiredState>,
         learned: impl FnMut(&LeaseScope) -> Vec<ElementLease>,
     ) -> Result<Generation, InstallError> {
         if desired.table != self.kernel.table() {
@@ -111,7 +111,7 @@ impl KernelWriter<NfTables> {
         match result {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
-                self.installed = Some(Arc::new(desired));
+                self.installed = Some(desired);
                 self.watch_routing(clock::now());
                 self.note_intact();
                 Ok(generation)

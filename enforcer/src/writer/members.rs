@@ -82,6 +82,7 @@ impl MemberDiff {
         };
         for (tiers, members) in &after.members {
             match known_before(tiers) {
+                Some(known) if known.ptr_eq(members) => {}
                 Some(known) => added(known, members).try_for_each(&mut add)?,
                 None => members.iter().try_for_each(&mut add)?,
             }
@@ -100,6 +101,7 @@ impl MemberDiff {
             Some(before) => {
                 for (tiers, members) in &before.members {
                     match after.members.get(tiers) {
+                        Some(now) if now.ptr_eq(members) => {}
                         Some(now) => added(now, members).for_each(&mut release),
                         None => members.iter().for_each(&mut release),
                     }

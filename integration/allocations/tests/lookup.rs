@@ -4,7 +4,7 @@
 // Clippy's exception for tests does not reach the functions that they share.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ fn gate() -> NodeGate {
     let update = Catalogue::default().scan(files).unwrap();
     let mut cluster = Cluster::new(&settings.node);
     update.changes.into_iter().for_each(|change| cluster.apply(change));
-    let plan = Arc::new(Planner::default().plan(&cluster, &settings, &BTreeSet::new()));
+    let plan = Arc::new(Planner::default().plan(&cluster, &settings, &Arc::default()));
     assert!(plan.governed.contains_key(&IpAddr::V4(POD)), "the pod is governed");
 
     let enforcer = Enforcer::start(&settings.table).unwrap();

@@ -1,7 +1,6 @@
 //! What a change of one object costs an agent's node: from the object to the kernel's
 //! acknowledgement, and nothing of how the object came.
 
-use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use cluster::index::Cluster;
 use cluster::{Object, ObjectChange};
 use enforcer::Enforcer;
+use enforcer::pod_links::NodeNetwork;
 use planner::Planner;
 use policy::{document, validate};
 use rustix::time::{ClockId, clock_gettime};
@@ -177,6 +177,7 @@ struct Node {
     cluster: Cluster,
     planner: Planner,
     settings: Settings,
+    network: Arc<NodeNetwork>,
     enforcer: Enforcer,
 }
 
@@ -190,13 +191,14 @@ impl Node {
         Self {
             cluster: Cluster::new(&settings.node),
             planner: Planner::default(),
+            network: Arc::default(),
             enforcer: Enforcer::start(&settings.table).unwrap(),
             settings,
         }
     }
 
     async fn put_in_force(&mut self) {
-        let plan = self.planner.plan(&self.cluster, &self.settings, &BTreeSet::new());
+        let plan = self.planner.plan(&self.cluster, &self.settings, &self.network);
         self.enforcer.install(plan.desired, Vec::new).await.unwrap();
     }
 }

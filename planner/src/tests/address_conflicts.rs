@@ -1,5 +1,7 @@
 //! Addresses that several pods claim.
 
+use enforcer::KernelProgram;
+
 use super::*;
 
 #[test]

@@ -163,7 +163,7 @@ fn listeners_follow_the_mode_of_interception() {
     let objects = [pod("a", "10.0.0.1"), allow("a", "a.example")];
     let kinds = |settings: &Settings| {
         let plan = plan_with(&objects, settings);
-        plan.listeners.into_iter().map(|it| it.kind).collect::<Vec<_>>()
+        plan.listeners.iter().map(|it| it.kind).collect::<Vec<_>>()
     };
     let mut with_listener = settings();
     with_listener.listen = vec![at("10.0.0.254:53")];

@@ -378,12 +378,12 @@ fn a_pod_that_is_refused_keeps_its_last_good_version_until_it_is_gone() {
     assert_eq!(later.changes(), ["+Pod a"]);
     test.change(Resource::LocalPods, &pod("a", "10.0.0.1"));
     let update = test.update().unwrap();
-    assert_eq!((update.changes, update.reports), (Vec::new(), Vec::new()));
+    assert_eq!((update.changes, update.reports), (Vec::new(), Arc::default()));
     test.change(Resource::LocalPods, &bad);
     test.update();
     test.list(Resource::LocalPods, &[]);
     let update = test.update().unwrap();
-    assert_eq!(update.reports, []);
+    assert_eq!(*update.reports, []);
     assert_eq!(words(update), ["-Pod shop/a", "-Pod shop/b"]);
     // Without a good version, it is only reported.
     test.change(Resource::LocalPods, &bad);
@@ -391,7 +391,20 @@ fn a_pod_that_is_refused_keeps_its_last_good_version_until_it_is_gone() {
     assert_eq!(update.reports[0].state, ReportState::Rejected);
     assert_eq!(update.changes, []);
     test.gone(Resource::LocalPods, "shop", "a");
-    assert_eq!(test.update().unwrap().reports, []);
+    assert_eq!(*test.update().unwrap().reports, []);
+}
+
+#[test]
+fn what_is_said_of_policies_is_made_again_only_when_it_is_another() {
+    let mut test = WatchCacheTest::complete(&[(POLICIES, policy("pods", by_pod()))]);
+    test.list(Resource::OtherPods, &[pod("a", "10.0.1.1")]);
+    let first = test.update().unwrap().reports;
+    assert_eq!(first.len(), 1);
+    test.change(Resource::OtherPods, &pod("a", "10.0.1.2"));
+    let same = test.update().unwrap().reports;
+    assert!(Arc::ptr_eq(&same, &first), "a pod has changed, and no policy");
+    test.change(POLICIES, &policy("more", by_pod()));
+    assert_eq!(test.update().unwrap().reports.len(), 2);
 }
 
 #[test]

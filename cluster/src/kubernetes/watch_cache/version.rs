@@ -69,6 +69,9 @@ impl WatchCache {
                 update: 0,
             })
         });
+        if policy.is_some() {
+            self.unnumbered.insert(place.clone());
+        }
         if let Some(watched) = self.resources.get_mut(resource) {
             watched.objects.insert(held_key, CachedObject { seen, good, policy });
         }
@@ -123,16 +126,14 @@ impl WatchCache {
 
     /// Numbers the policies that the current update carries first.
     pub(super) fn number_policies(&mut self) {
-        let policies = self
-            .resources
-            .iter_mut()
-            .filter(|(resource, _)| ResourceKind::of(**resource).is_policy());
-        for (resource, watched) in policies {
-            for ((namespace, name), held) in &mut watched.objects {
-                if let Some(policy) = held.policy.as_mut().filter(|policy| policy.update == 0) {
-                    policy.update = self.taken;
-                    self.touched.insert((*resource, namespace.clone(), name.clone()));
-                }
+        for place in std::mem::take(&mut self.unnumbered) {
+            let (resource, namespace, name) = &place;
+            let watched = self.resources.get_mut(resource);
+            let held = watched.and_then(|watched| watched.objects.get_mut(&(namespace.clone(), name.clone())));
+            // It may be gone again.
+            if let Some(policy) = held.and_then(|held| held.policy.as_mut()) {
+                policy.update = self.taken;
+                self.touched.insert(place);
             }
         }
     }
