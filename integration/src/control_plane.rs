@@ -141,6 +141,11 @@ impl ControlPlane {
         self.flags = flags.iter().map(ToString::to_string).collect();
     }
 
+    /// The process of the API server, which must be running.
+    pub fn api_pid(&self) -> u32 {
+        self.api.as_ref().expect("the API server is running").id()
+    }
+
     /// Whether the API server is running.
     pub fn is_serving(&self) -> bool {
         self.api.is_some()

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::index::Cluster;
+use cluster::slim::Interner;
 use cluster::{Object, ObjectChange};
 use enforcer::Enforcer;
 use enforcer::pod_links::NodeNetwork;
-use planner::Planner;
+use planner::{Plan, Planner};
 use policy::{document, validate};
 use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
@@ -36,13 +37,13 @@ const fn shape(pods: usize) -> ClusterShape {
 }
 
 /// Measures in network namespaces of their own.
-pub(crate) fn run(rounds: usize) {
+pub(crate) fn run(rounds: usize, which: &str) {
     let this = std::env::current_exe().unwrap();
     for shape in SHAPES {
         let status = Command::new("unshare")
             .arg("-n")
             .arg(&this)
-            .args([INSIDE, &shape.pods.to_string(), &rounds.to_string()])
+            .args([INSIDE, &shape.pods.to_string(), &rounds.to_string(), which])
             .status()
             .unwrap();
         assert!(status.success(), "the measurement failed");
@@ -50,20 +51,21 @@ pub(crate) fn run(rounds: usize) {
 }
 
 /// Measures one cluster, inside its network namespace.
-pub(crate) fn inside(pods: usize, rounds: usize) {
+pub(crate) fn inside(pods: usize, rounds: usize, which: &str) {
     let shape = shape(pods);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(measure(&shape, rounds));
+    runtime.block_on(measure(&shape, rounds, which));
 }
 
-async fn measure(shape: &ClusterShape, rounds: usize) {
+async fn measure(shape: &ClusterShape, rounds: usize, which: &str) {
     let mut node = Node::new();
     let mut indexed = Duration::ZERO;
     // One after the other, so that memory is the agent's.
-    for object in shape.objects().map(object) {
+    for mut object in shape.objects().map(object) {
+        node.interner.share(&mut object);
         let begun = cpu();
         node.cluster.apply(ObjectChange::Apply(object));
         indexed += cpu() - begun;
@@ -83,12 +85,18 @@ async fn measure(shape: &ClusterShape, rounds: usize) {
         pod["metadata"]["labels"][label] = value.into();
         pod
     };
+    let peers = shape.with_peers();
     let local = |round: usize| round % PODS_OF_NODE;
     // Policies of this kind hold rules about pods and about names.
     let shared = |round: usize| 1 + 4 * (round % 2);
     let rows: [(&str, &dyn Fn(usize) -> Value); 8] = [
+        // Into what a local program's peers select, and out of it: each change is one of the
+        // kernel's.
         ("a remote pod that policies' peers match", &|round| {
-            relabelled(last - round, "app", app_name(round % shape.apps))
+            let app = if round % 2 == 0 { 1 } else { shape.apps - 1 };
+            let (turn, place) = ((round / 2) / peers.len(), (round / 2) % peers.len());
+            let first = shape.pods - (turn + 1) * shape.namespaces;
+            relabelled(first + peers[place], "app", app_name(app))
         }),
         ("a remote pod of which no peer says more", &|round| {
             relabelled(last - 1_000 - round, "version", format!("v{}", round % 2 + 2))
@@ -122,10 +130,12 @@ async fn measure(shape: &ClusterShape, rounds: usize) {
         }),
         ("the endpoints of a service", &|round| slice(shape, round)),
     ];
-    for (what, change) in rows {
+    for (what, change) in rows.into_iter().filter(|(what, _)| what.contains(which)) {
         let mut times = Vec::new();
         for round in 0..rounds.max(3) * 7 {
-            let change = ObjectChange::Apply(object(change(round)));
+            let mut object = object(change(round));
+            node.interner.share(&mut object);
+            let change = ObjectChange::Apply(object);
             let begun = cpu();
             node.cluster.apply(change);
             node.put_in_force().await;
@@ -174,10 +184,13 @@ fn slice(shape: &ClusterShape, round: usize) -> Value {
 
 /// An agent's index, planner and writer.
 struct Node {
+    /// The source's: what pods have in common is one.
+    interner: Interner,
     cluster: Cluster,
     planner: Planner,
     settings: Settings,
     network: Arc<NodeNetwork>,
+    in_force: Option<Plan>,
     enforcer: Enforcer,
 }
 
@@ -189,17 +202,24 @@ impl Node {
         };
         let settings = resolve(AgentOptions::default(), &host).unwrap();
         Self {
+            interner: Interner::default(),
             cluster: Cluster::new(&settings.node),
             planner: Planner::default(),
             network: Arc::default(),
+            in_force: None,
             enforcer: Enforcer::start(&settings.table).unwrap(),
             settings,
         }
     }
 
+    /// As the agent does, which asks nothing of the writer where nothing is to be written.
     async fn put_in_force(&mut self) {
         let plan = self.planner.plan(&self.cluster, &self.settings, &self.network);
-        self.enforcer.install(plan.desired, Vec::new).await.unwrap();
+        if !self.in_force.as_ref().is_some_and(|in_force| plan.decides_as(in_force)) {
+            let desired = Arc::clone(&plan.desired);
+            self.enforcer.install(desired, Vec::new).await.unwrap();
+        }
+        self.in_force = Some(plan);
     }
 }
 

@@ -1,7 +1,9 @@
-//! What the size of a cluster costs. `./bench scale` at the top runs it.
+//! What the size of a cluster costs. `./bench scale` at the top runs it; `--only change`, `start`,
+//! `memory`, `events`, `watch` or `check` a part of it.
 //!
 //! `--write DIRECTORY --pods N --policies N …` writes the generated objects and measures nothing,
-//! for a profiler or for a look at them.
+//! for a look at them. `--change TEXT` makes the changes alone that have this in their name, of
+//! which a profiler sees nothing but with many `--rounds`.
 
 // A program that measures, not a library: it ends with a message when something is not as it must
 // be.
@@ -9,9 +11,13 @@
 
 mod change;
 mod check;
+mod events;
+mod list_watch_server;
+mod memory;
 mod objects;
 mod start;
 mod usage;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,8 +29,8 @@ fn main() {
     // `cargo test --benches` starts every benchmark; this one is for `./bench`.
     let mut words = std::env::args().skip(1);
     if words.next().as_deref() == Some(change::INSIDE) {
-        let mut number = || words.next().unwrap().parse().unwrap();
-        return change::inside(number(), number());
+        let [pods, rounds, which] = std::array::from_fn(|_| words.next().unwrap());
+        return change::inside(pods.parse().unwrap(), rounds.parse().unwrap(), &which);
     }
     let arguments = Arguments::read();
     if let Some(directory) = &arguments.write {
@@ -35,11 +41,20 @@ fn main() {
         return;
     }
     if arguments.wants("change") {
-        change::run(arguments.rounds);
+        change::run(arguments.rounds, &arguments.change);
     }
     let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
     if arguments.wants("start") {
         start::run(&binary, arguments.rounds);
+    }
+    if arguments.wants("memory") {
+        memory::run(&binary, arguments.rounds);
+    }
+    if arguments.wants("events") {
+        events::run(&binary, 60);
+    }
+    if arguments.wants("watch") {
+        watch::run();
     }
     if arguments.wants("check") {
         let ClusterShape { pods, policies, .. } = check::REPOSITORY;
@@ -80,11 +95,13 @@ fn median_of(figures: impl Iterator<Item = Duration>) -> Duration {
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
-/// `--rounds N --only TEXT`, or `--write DIRECTORY --files N` and a number for each kind of object.
+/// `--rounds N --only TEXT --change TEXT`, or
+/// `--write DIRECTORY --files N` and a number for each kind of object.
 struct Arguments {
     wanted: bool,
     rounds: usize,
     only: Vec<String>,
+    change: String,
     write: Option<PathBuf>,
     files: usize,
     shape: ClusterShape,
@@ -96,6 +113,7 @@ impl Arguments {
             wanted: false,
             rounds: 5,
             only: Vec::new(),
+            change: String::new(),
             write: None,
             files: check::POD_FILES,
             shape: check::REPOSITORY,
@@ -107,6 +125,7 @@ impl Arguments {
                 "--run" => read.wanted = true,
                 "--rounds" => read.rounds = value().parse().unwrap(),
                 "--only" => read.only.push(value()),
+                "--change" => read.change = value(),
                 "--write" => read.write = Some(value().into()),
                 "--files" => read.files = value().parse().unwrap(),
                 "--namespaces" => read.shape.namespaces = value().parse().unwrap(),

@@ -1,5 +1,7 @@
-//! What a process used, as the kernel counts it.
+//! What a process uses, as the kernel counts it.
+#![allow(unsafe_code)]
 
+use std::fs;
 use std::mem::MaybeUninit;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,7 +18,6 @@ pub(crate) struct Usage {
 }
 
 /// Runs a command to its end.
-#[allow(unsafe_code)]
 pub(crate) fn measured(command: &mut Command) -> Usage {
     let begun = Instant::now();
     // wait4(2) waits for it.
@@ -42,4 +43,36 @@ pub(crate) fn measured(command: &mut Command) -> Usage {
         // The kernel counts KiB.
         peak: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
     }
+}
+
+/// The user and system time of a running process so far, to the nanosecond
+/// (`clock_getcpuclockid(3)`).
+pub(crate) fn cpu(pid: u32) -> Duration {
+    let (mut clock, mut time) = (0, MaybeUninit::<libc::timespec>::uninit());
+    // SAFETY: the call writes to `clock` alone, which outlives it.
+    let found = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock) };
+    assert_eq!(found, 0, "there is a process {pid}");
+    // SAFETY: the call writes a timespec to `time`, which has room for one and outlives it.
+    let read = unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) };
+    assert_eq!(read, 0, "process {pid} lives");
+    // SAFETY: the call has succeeded, and so has written it.
+    let time = unsafe { time.assume_init() };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The bytes of a running process that are resident and no file's.
+pub(crate) fn resident(pid: u32) -> u64 {
+    status_of(pid, "RssAnon:")
+}
+
+/// The most of a running process that was resident, files included, in bytes.
+pub(crate) fn resident_peak(pid: u32) -> u64 {
+    status_of(pid, "VmHWM:")
+}
+
+fn status_of(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(field));
+    let kibibytes: u64 = value.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    kibibytes * 1024
 }

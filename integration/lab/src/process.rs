@@ -81,6 +81,11 @@ impl Installation {
         Ok(())
     }
 
+    /// The network namespace of its agents.
+    pub fn node(&self) -> &Namespace {
+        &self.node
+    }
+
     /// The directory of objects.
     pub fn objects(&self) -> PathBuf {
         self.directory.path().join("objects")
