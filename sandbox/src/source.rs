@@ -153,7 +153,7 @@ impl SandboxSource {
                     info!("the policies have changed, and are read again");
                     return Update {
                         changes,
-                        reports: policies.reports,
+                        reports: policies.reports.into(),
                         ..Update::default()
                     };
                 }
