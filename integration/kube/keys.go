@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/csv"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -24,11 +24,12 @@ type keys struct {
 	servingCertificate string // the server's certificate and the authority that signed it
 	servingKey         string
 	serviceAccountKey  string // signs the tokens of service accounts, and checks them
-	tokens             string // static tokens: the administrator's alone
+	tokens             string // static tokens: the administrator's, and the node's where there is one
 }
 
-// readOrMakeKeys finds the keys of an earlier start in `data`, or makes them: tokens stay valid over a restart.
-func readOrMakeKeys(data string) (keys, error) {
+// readOrMakeKeys finds the keys of an earlier start in `data`, or makes them: tokens stay valid over a restart. The certificate
+// holds for loopback and for `addresses`. `node` is the name of a Node whose kubelet has a token, or empty.
+func readOrMakeKeys(data string, addresses []net.IP, node string) (keys, error) {
 	k := keys{
 		servingCertificate: filepath.Join(data, "serving.crt"),
 		servingKey:         filepath.Join(data, "serving.key"),
@@ -44,9 +45,9 @@ func readOrMakeKeys(data string) (keys, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return k, err
 	}
-	loopback := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	addresses = append([]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, addresses...)
 	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}
-	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", loopback, names)
+	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", addresses, names)
 	if err != nil {
 		return k, err
 	}
@@ -58,11 +59,10 @@ func readOrMakeKeys(data string) (keys, error) {
 	if err != nil {
 		return k, err
 	}
-	secret := make([]byte, 16)
-	if _, err := rand.Read(secret); err != nil {
-		return k, err
+	tokens := newToken() + ",admin,admin,system:masters\n"
+	if node != "" {
+		tokens += fmt.Sprintf("%s,system:node:%s,node,system:nodes\n", newToken(), node)
 	}
-	tokens := fmt.Sprintf("%s,admin,admin,system:masters\n", hex.EncodeToString(secret))
 	for _, file := range []struct {
 		path     string
 		contents []byte
@@ -79,21 +79,38 @@ func readOrMakeKeys(data string) (keys, error) {
 	return k, nil
 }
 
-// writeKubeconfig writes what the administrator's clients need to reach `server`.
-func (k keys) writeKubeconfig(path, server string) error {
+func newToken() string {
+	secret := make([]byte, 16)
+	rand.Read(secret) // never fails
+	return hex.EncodeToString(secret)
+}
+
+// writeKubeconfigs writes what clients need to reach `server`, for each user who has a token: DIR/admin.kubeconfig, and
+// DIR/node.kubeconfig where there is a node.
+func (k keys) writeKubeconfigs(directory, server string) error {
 	authority, err := os.ReadFile(k.servingCertificate)
 	if err != nil {
 		return err
 	}
-	tokens, err := os.ReadFile(k.tokens)
+	file, err := os.Open(k.tokens)
 	if err != nil {
 		return err
 	}
-	token, _, _ := strings.Cut(string(tokens), ",")
-	config := clientcmdapi.NewConfig()
-	config.Clusters["test"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: authority}
-	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{Token: token}
-	config.Contexts["admin"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "admin"}
-	config.CurrentContext = "admin"
-	return clientcmd.WriteToFile(*config, path)
+	defer file.Close()
+	tokens, err := csv.NewReader(file).ReadAll()
+	if err != nil {
+		return err
+	}
+	for _, row := range tokens {
+		token, user := row[0], row[2]
+		config := clientcmdapi.NewConfig()
+		config.Clusters["test"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: authority}
+		config.AuthInfos[user] = &clientcmdapi.AuthInfo{Token: token}
+		config.Contexts[user] = &clientcmdapi.Context{Cluster: "test", AuthInfo: user}
+		config.CurrentContext = user
+		if err := clientcmd.WriteToFile(*config, filepath.Join(directory, user+".kubeconfig")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
