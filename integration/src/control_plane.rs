@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -62,6 +63,8 @@ pub struct ControlPlane {
     etcd: Option<Child>,
     flags: Vec<String>,
     ports: ControlPlanePorts,
+    /// Flags of `serve-api` itself.
+    clients: Vec<String>,
     namespace: Namespace,
     binary: PathBuf,
     data: TempDir,
@@ -76,15 +79,23 @@ impl ControlPlane {
 
     /// As [`start`](Self::start), with more flags for kube-apiserver.
     pub fn start_with(namespace: &Namespace, flags: &[&str]) -> Option<Self> {
-        Self::start_at(PORTS, namespace, flags)
+        Self::start_at(PORTS, namespace, flags, Vec::new())
     }
 
     /// Starts a second one in a namespace that has one.
     pub fn start_beside(namespace: &Namespace) -> Option<Self> {
-        Self::start_at(PORTS_BESIDE, namespace, &[])
+        Self::start_at(PORTS_BESIDE, namespace, &[], Vec::new())
     }
 
-    fn start_at(ports: ControlPlanePorts, namespace: &Namespace, flags: &[&str]) -> Option<Self> {
+    /// As [`start`](Self::start), for Pods, which reach it at `address` by the Service
+    /// `kubernetes`, and for the kubelet of `node`, whose kubeconfig is
+    /// [`node_kubeconfig`](Self::node_kubeconfig).
+    pub fn start_for_node(namespace: &Namespace, address: Ipv4Addr, node: &str) -> Option<Self> {
+        let clients = vec![format!("--address={address}"), format!("--node={node}")];
+        Self::start_at(PORTS, namespace, &[], clients)
+    }
+
+    fn start_at(ports: ControlPlanePorts, namespace: &Namespace, flags: &[&str], clients: Vec<String>) -> Option<Self> {
         let data = tempfile::Builder::new()
             .prefix("namegate-kube-")
             .tempdir()
@@ -94,6 +105,7 @@ impl ControlPlane {
             etcd: None,
             flags: flags.iter().map(ToString::to_string).collect(),
             ports,
+            clients,
             namespace: namespace.clone(),
             binary: binary()?.to_owned(),
             data,
@@ -109,12 +121,16 @@ impl ControlPlane {
     pub fn start_api(&mut self) {
         assert!(self.api.is_none(), "the API server is running already");
         let mut arguments = vec![
+            self.data_flag(),
             format!("--port={}", self.ports.api),
             format!("--etcd-port={}", self.ports.etcd),
+        ];
+        arguments.extend(self.clients.iter().cloned());
+        arguments.extend([
             "--".to_owned(),
             format!("--audit-policy-file={}", self.path("audit-policy.yaml").display()),
             format!("--audit-log-path={}", self.path("audit.log").display()),
-        ];
+        ]);
         arguments.extend(self.flags.iter().cloned());
         self.api = Some(self.serve("serve-api", &arguments));
         let ready = || self.try_kubectl(["get", "--raw=/readyz"]).status.success();
@@ -220,6 +236,11 @@ impl ControlPlane {
         self.path("admin.kubeconfig")
     }
 
+    /// The kubeconfig of the node's kubelet, after [`start_for_node`](Self::start_for_node).
+    pub fn node_kubeconfig(&self) -> PathBuf {
+        self.path("node.kubeconfig")
+    }
+
     /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it
     /// do. The account must exist; its token is made once.
     pub fn agent_kubeconfig(&self) -> PathBuf {
@@ -296,6 +317,7 @@ impl ControlPlane {
 
     fn start_etcd(&mut self) {
         let arguments = [
+            self.data_flag(),
             format!("--port={}", self.ports.etcd),
             format!("--peer-port={}", self.ports.etcd_peer),
             "--forget".to_owned(),
@@ -303,13 +325,11 @@ impl ControlPlane {
         self.etcd = Some(self.serve("serve-etcd", &arguments));
     }
 
-    fn serve(&self, mode: &str, arguments: &[String]) -> Child {
+    /// A server of this control plane, which ends with this process.
+    pub(crate) fn serve(&self, mode: &str, arguments: &[String]) -> Child {
         let log = |name| File::create(self.path(&format!("{mode}.{name}"))).unwrap_or_else(fail("a log file"));
         let mut command = self.namespace.command(&self.binary);
-        command
-            .arg(mode)
-            .arg(format!("--data={}", self.data.path().display()))
-            .args(arguments);
+        command.arg(mode).args(arguments);
         // The other end closes with this process, however it ends, and the server ends with it.
         command.stdin(Stdio::piped()).stdout(log("out")).stderr(log("err"));
         command.spawn().unwrap_or_else(fail(mode))
@@ -336,7 +356,12 @@ impl ControlPlane {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    fn data_flag(&self) -> String {
+        format!("--data={}", self.data.path().display())
+    }
+
+    /// A file of this control plane.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.data.path().join(name)
     }
 }

@@ -9,6 +9,7 @@ pub mod cluster_role;
 pub mod container;
 pub mod control_plane;
 pub mod kube_proxy;
+pub mod node;
 
 use std::fmt::Display;
 use std::io;

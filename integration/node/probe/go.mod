@@ -1,0 +1,3 @@
+module namegate/integration/node/probe
+
+go 1.26.0
