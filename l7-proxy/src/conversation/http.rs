@@ -25,6 +25,8 @@ use crate::refusal::{Refusal, Unreadable};
 pub(super) struct Exchange<P> {
     request: RequestPhase,
     response: ResponsePhase,
+    /// Whether an octet of the request's head has come.
+    has_begun: bool,
     /// The proof for the request that is under way.
     judged: Option<P>,
     asked: Asked,
@@ -60,6 +62,7 @@ impl<P> Exchange<P> {
         Self {
             request: RequestPhase::Head(HeadScanner::default()),
             response: ResponsePhase::None,
+            has_begun: false,
             judged: None,
             asked: Asked::default(),
         }
@@ -67,17 +70,28 @@ impl<P> Exchange<P> {
 
     /// How long the wait for the next request, or for the rest of its head, may last. What is under
     /// way may last as long as its ends want.
-    pub(super) fn patience(&self, has_begun: bool, limits: &PassageLimits) -> Option<Duration> {
-        match (&self.request, &self.response, has_begun) {
-            (RequestPhase::Head(_), ResponsePhase::None, true) => Some(limits.head_time),
-            (RequestPhase::Head(_), ResponsePhase::None, false) => Some(limits.idle_time),
+    pub(super) fn patience(&self, limits: &PassageLimits) -> Option<Duration> {
+        match (&self.request, &self.response) {
+            (RequestPhase::Head(_), ResponsePhase::None) if self.has_begun => Some(limits.head_time),
+            (RequestPhase::Head(_), ResponsePhase::None) => Some(limits.idle_time),
             _ => None,
         }
+    }
+
+    /// Whether a part of a request's head has come, and not the whole.
+    pub(super) fn waits_for_head(&self) -> bool {
+        self.has_begun && matches!(self.request, RequestPhase::Head(_))
     }
 
     /// A client that has sent its request may end, and still wait for the response.
     pub(super) fn passes_end_on(&self) -> bool {
         matches!(self.request, RequestPhase::Done)
+    }
+
+    /// Whether a request has left, and its final response has not begun.
+    #[cfg(test)]
+    pub(super) fn awaits_response(&self) -> bool {
+        matches!(self.response, ResponsePhase::Head(_))
     }
 
     pub(super) fn judged_mut(&mut self) -> Option<&mut P> {
@@ -161,6 +175,11 @@ impl<J: Judge> Conversation<J> {
             return HttpStep::Over;
         }
         let input = self.to_server.fresh();
+        // From its first octet on a head has less time than a connection between two.
+        if !exchange.has_begun && !input.is_empty() {
+            exchange.has_begun = true;
+            self.since = now;
+        }
         let end = match scanner.end(input, self.limits.head_octets) {
             Ok(Some(end)) => end,
             Ok(None) if self.to_server.has_ended() => {

@@ -339,9 +339,7 @@ impl<J: Judge> Conversation<J> {
     pub fn deadline(&self) -> Option<Time> {
         let of_stage = match &self.stage {
             Stage::Opening(opening) => Some(self.since + opening.patience(&self.limits)),
-            Stage::Http(exchange) => exchange
-                .patience(!self.to_server.fresh().is_empty(), &self.limits)
-                .map(|patience| self.since + patience),
+            Stage::Http(exchange) => exchange.patience(&self.limits).map(|patience| self.since + patience),
             Stage::Opaque(_) => Some(self.since + self.limits.opaque_idle_time),
             Stage::Farewell => Some(self.since + FAREWELL_TIME),
         };
@@ -363,12 +361,11 @@ impl<J: Judge> Conversation<J> {
         {
             return self.dial_failed(judge, DialFailure::TimedOut, now);
         }
-        let has_begun = !self.to_server.fresh().is_empty();
         match &self.stage {
             Stage::Opening(opening) if opening.reads_hello() => {
                 self.unreadable(judge, Unreadable::SlowHello, None, now)
             }
-            Stage::Http(_) if has_begun => {
+            Stage::Http(exchange) if exchange.waits_for_head() => {
                 self.unreadable(judge, Unreadable::SlowRequest, Some(OwnReply::RequestTimeout), now);
             }
             Stage::Opening(_) | Stage::Http(_) | Stage::Farewell => self.ending = Some(Ending::Close),

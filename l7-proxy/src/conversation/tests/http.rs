@@ -364,6 +364,20 @@ fn slow_heads_and_idle_connections_end() {
 }
 
 #[test]
+fn a_head_that_begins_late_has_its_whole_time() {
+    let talk = Talk::http();
+    talk.client(ALLOWED);
+    talk.server(OK);
+    talk.time_passes(Duration::from_secs(200));
+    let (begin, rest) = ALLOWED.split_at(10);
+    talk.client(begin);
+    talk.time_passes(Duration::from_secs(29));
+    talk.client(rest);
+    talk.server(OK);
+    assert_eq!(talk.statuses(), [200, 200]);
+}
+
+#[test]
 fn narrower_rules_cut_what_is_under_way_and_the_next_request_is_judged_by_them() {
     let talk = Talk::http();
     talk.client(ALLOWED);

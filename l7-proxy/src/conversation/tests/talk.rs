@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clock::Time;
 
-use super::super::{Conversation, Ending};
+use super::super::{Conversation, Ending, Stage};
 use crate::edit::HeaderEdit;
 use crate::event::{DialFailure, PassageEvent};
 use crate::head::request::RequestHead;
@@ -228,6 +228,15 @@ impl Talk {
             .skip(1)
             .filter_map(|rest| rest.get(..3)?.parse().ok())
             .collect()
+    }
+
+    /// Whether a request has left, and no response has come.
+    pub(super) fn awaits_response(&self) -> bool {
+        let conversation = self.conversation.borrow();
+        match &conversation.stage {
+            Stage::Http(exchange) => exchange.awaits_response(),
+            _ => false,
+        }
     }
 
     pub(super) fn is_dialling(&self) -> bool {
