@@ -8,7 +8,7 @@ use api::{EventQuery, EventRow, ask};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use lab::{RESOLVER, dns};
-use namegate_integration::{Scenario, ip};
+use namegate_integration::{Scenario, SetOnDrop, ip};
 
 use super::plan;
 
@@ -136,6 +136,8 @@ fn a_pod_that_floods_hides_nothing_of_its_neighbours() {
     let stop = AtomicBool::new(false);
     let query = flood_query();
     std::thread::scope(|threads| {
+        // Also when an assertion fails: the scope waits for the flood.
+        let end = SetOnDrop(&stop);
         let flood = |to: SocketAddr, payload: Vec<u8>| {
             let (scenario, stop) = (&scenario, &stop);
             move || {
@@ -187,7 +189,7 @@ fn a_pod_that_floods_hides_nothing_of_its_neighbours() {
         let then = loudest().unwrap();
         scenario.wait_until("the flood goes on", || loudest().is_some_and(|now| now > then + 200));
         assert_eq!(seen(), (10, 10));
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         let (packets, lookups) = (packets.join().unwrap(), lookups.join().unwrap());
         eprintln!("flooded with {packets} packets and {lookups} lookups");
     });

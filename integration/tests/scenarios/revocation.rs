@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use api::{ExplainAnswer, FlowFate};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use namegate_integration::Scenario;
+use namegate_integration::{Scenario, SetOnDrop};
 
 use super::plan;
 
@@ -252,7 +252,7 @@ fn of_a_thousand_live_flows_every_edit_cuts_those_and_loses_no_packet_of_the_oth
             said
         });
         // Stops the traffic also where an assertion fails.
-        let _stops = StopOnDrop(&stop);
+        let _end = SetOnDrop(&stop);
         let mut took = Vec::new();
         for edit in 1..=EDITS {
             for client in &withdrawn {
@@ -289,14 +289,6 @@ fn of_a_thousand_live_flows_every_edit_cuts_those_and_loses_no_packet_of_the_oth
         );
     });
     drop(servers);
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 #[test]
