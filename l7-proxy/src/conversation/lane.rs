@@ -29,7 +29,9 @@ pub(super) struct Lane {
 impl Lane {
     /// Where to put what comes, with room for at least some KiB.
     pub(super) fn space(&mut self) -> &mut Vec<u8> {
-        if self.begin > 0 {
+        // Octets move only when at least as many have left, so that a slow receiver costs no more
+        // than one copy of each.
+        if self.begin > 0 && self.begin >= self.came.len() - self.begin {
             self.came.drain(..self.begin);
             self.begin = 0;
         }
