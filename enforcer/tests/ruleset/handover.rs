@@ -377,6 +377,7 @@ fn case() -> impl Strategy<Value = Case> {
 fn the_kernel_hands_over_what_the_program_looks_into() {
     let Some(lab) = Lab::new() else { return };
     lab.serve_outside(&PORTS);
+    lab.node.enter(|| routing::set_up_handover(&handover())).unwrap();
     for listener in handover().listeners {
         lab.node.echo(listener, "handed over");
     }
