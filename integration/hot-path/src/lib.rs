@@ -9,6 +9,7 @@ mod learning;
 mod lookup;
 mod matching;
 mod program;
+mod recording;
 
 pub use lookup::packets;
 
@@ -24,11 +25,16 @@ pub struct BenchCase {
 pub type BenchIteration = Box<dyn FnMut() -> usize>;
 
 /// All parts, in the order in which reports list them.
-pub const BENCH_CASES: [BenchCase; 14] = [
+pub const BENCH_CASES: [BenchCase; 17] = [
     // A lookup from the packet to the packets that leave, as `dns_proxy` has it.
     BenchCase::new("lookup-forwarded", lookup::forwarded),
     BenchCase::new("lookup-cached", lookup::cached),
     BenchCase::new("lookup-denied", lookup::denied),
+    // What events add to lookups: to a hundred that nobody watches, to one too many of its pod, to
+    // one that is refused and recorded.
+    BenchCase::new("event-unwatched-100", recording::unwatched),
+    BenchCase::new("event-left-out", recording::left_out),
+    BenchCase::new("event-refused", recording::refused),
     // A name against so many selectors.
     BenchCase::new("match-10", matching::against::<10>),
     BenchCase::new("match-10000", matching::against::<10_000>),
