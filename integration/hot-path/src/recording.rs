@@ -40,7 +40,7 @@ pub(crate) fn refused() -> BenchIteration {
         namespace: "shop".into(),
         name: "web".into(),
     };
-    let mut record = move || {
+    let record = move || {
         let takes = log.takes(POD, Time::from_millis(1));
         log.record(POD, event(&name, &pod));
         usize::from(takes)
