@@ -296,9 +296,12 @@ impl<'a> ProgramWriter<'a> {
         prefixes.push(always(objects::NftVerdict::Return));
         self.add(&after, prefixes);
         let mut by_range = Vec::new();
+        let done = rules.len();
         for (number, range) in ranges {
             let of_range = format!("{}-c{number}", self.name);
-            let mut rules = to_found(self.look_up_class(TrafficKind::Ports, Some(number), SetClass::Inspect));
+            let of_class = self.look_up_class(TrafficKind::Ports, Some(number), SetClass::Inspect);
+            // What the packet was looked up in before stands first.
+            let mut rules = to_found(of_class).split_off(done);
             rules.push(always(goto(&after)));
             self.add(&of_range, rules);
             by_range.push((ports_key(TrafficKind::Ports, range), goto(&of_range)));
@@ -498,7 +501,8 @@ impl<'a> ProgramWriter<'a> {
                 kinds.push((SetKind::Exact, fields));
             }
             kinds.extend(range.map(|number| (SetKind::Range(number), vec![self.peer()])));
-            if layout.all_traffic {
+            // What is looked into is TCP, and never all traffic.
+            if layout.all_traffic && class != SetClass::Inspect {
                 kinds.push((SetKind::All, vec![self.peer()]));
             }
         }

@@ -6,7 +6,7 @@ use policy::{
 };
 
 use super::*;
-use crate::ruleset::longest_path;
+use crate::ruleset::{longest_handover_path, longest_path};
 
 fn rule(action: Action, peer: Peer, ports: PortSet) -> PolicyRule {
     PolicyRule {
@@ -138,6 +138,47 @@ fn what_is_looked_into_costs_no_lookup_where_packets_are_let_through() {
         let chains = chains(Direction::Egress, ProgramId(1), &program);
         assert!(!format!("{chains:?}").contains("inspect"), "{chains:?}");
     }
+}
+
+/// The same rules, with those of TCP looked into.
+fn inspecting(policies: usize) -> Tiers {
+    let is_tcp = |ports: &PortSet| matches!(ports, PortSet::Ranges(ranges) if ranges.iter().all(|range| range.protocol == Protocol::Tcp));
+    let mut tiers = everything(policies);
+    tiers.closed_by = vec![origin()];
+    tiers.baseline.clear();
+    let allowing = tiers.network.iter_mut().filter(|rule| rule.action == Action::Allow);
+    for rule in allowing.filter(|rule| is_tcp(&rule.ports)) {
+        rule.through = Some(Arc::default());
+    }
+    tiers.network.sort_by_key(|rule| (rule.action, rule.through.is_some()));
+    tiers
+}
+
+#[test]
+fn to_find_out_whether_a_connection_is_handed_over_costs_no_more_for_more_rules() {
+    let of = |policies| longest_handover_path(&folded(inspecting(policies)));
+    let few = of(10);
+    // What is looked into: exact, the range, its set, two zones, prefixes. Found there: the range
+    // and three sets of each of three classes.
+    assert!(few <= 3 + 2 + 1 + 1 + 3 * 3, "{few}");
+    assert_eq!([of(100), of(1000)], [few, few]);
+
+    let usual = |network| {
+        let tiers = Tiers {
+            network,
+            closed_by: vec![origin()],
+            ..Tiers::default()
+        };
+        longest_handover_path(&folded(tiers))
+    };
+    let allowed = || rule(Action::Allow, name(0), tcp(443, 443));
+    let looked_into = PolicyRule {
+        through: Some(Arc::default()),
+        ..rule(Action::Allow, name(1), tcp(80, 80))
+    };
+    assert_eq!(usual(vec![allowed()]), 0, "nothing is handed over");
+    assert_eq!(usual(vec![looked_into.clone()]), 1);
+    assert_eq!(usual(vec![allowed(), looked_into]), 2, "one more where it is found");
 }
 
 #[test]
