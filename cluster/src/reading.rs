@@ -59,21 +59,15 @@ pub fn read_file(text: &str) -> ParsedFile {
 /// As [`read_file`]. `visit` is given each document of an object that Namegate acts on or refuses,
 /// and what it says.
 pub(crate) fn read_documents(text: &str, visit: &mut dyn FnMut(Document, &ParsedDocument)) -> ParsedFile {
-    let (documents, faults) = document::parse(text);
-    let mut file = ParsedFile {
-        faults,
-        ..ParsedFile::default()
-    };
-    for document in documents {
-        match read(&document) {
-            Some(reading) => {
-                visit(document, &reading);
-                file.objects.push(reading);
-            }
-            None => file.foreign.push(label(&document)),
+    let mut file = ParsedFile::default();
+    let faults = document::parse_each(text, &mut |document| match read(&document) {
+        Some(reading) => {
+            visit(document, &reading);
+            file.objects.push(reading);
         }
-    }
-    file
+        None => file.foreign.push(label(&document)),
+    });
+    ParsedFile { faults, ..file }
 }
 
 /// Reads a [`ParsedDocument::source`] again; `None` when it is no object that can be in force.

@@ -130,6 +130,14 @@ impl Document {
 /// Text may be hostile: its length, its depth, and what its aliases expand to are limited.
 pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
     let mut documents = Vec::new();
+    let diagnostics = parse_each(text, &mut |document| documents.push(document));
+    (documents, diagnostics)
+}
+
+/// As [`parse`], one document after the other. Whoever keeps little of each has no more than one in
+/// memory, and what is kept does not lie between what is freed of hundreds.
+pub fn parse_each(text: &str, visit: &mut dyn FnMut(Document)) -> Vec<Diagnostic> {
+    let mut documents = Vec::new();
     let mut diagnostics = Vec::new();
     if text.len() > MAX_TEXT {
         let reason = format!("the text has {} bytes, and at most {MAX_TEXT} are read", text.len());
@@ -141,7 +149,7 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
             reason,
             suggestion: Some("split it into several files".into()),
         });
-        return (documents, diagnostics);
+        return diagnostics;
     }
     let mut unshown = 0;
     let mut reader = YamlReader::new();
@@ -153,6 +161,7 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
                 Err(diagnostic) => diagnostics.push(diagnostic),
             }
         }
+        documents.drain(..).for_each(&mut *visit);
         unshown += diagnostics.len().saturating_sub(MAX_FINDINGS);
         diagnostics.truncate(MAX_FINDINGS);
         if reader.is_exhausted() {
@@ -160,7 +169,7 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
         }
     }
     diagnostics.extend(left_out(unshown));
-    (documents, diagnostics)
+    diagnostics
 }
 
 /// Adds an object, or each item of a list of objects, to the documents.
