@@ -101,7 +101,7 @@ fn a_pod_in_a_file_takes_less_than_four_hundred_bytes() {
     let resident = resident().saturating_sub(resident_before) / PODS;
     println!("{bytes} bytes a pod, {resident} resident");
     assert!(bytes < GOAL, "{bytes} bytes");
-    assert!(resident < 3 * GOAL, "{resident} bytes are resident");
+    assert!(resident < 4 * GOAL, "{resident} bytes are resident");
     drop((catalogue, cluster));
 }
 
