@@ -64,6 +64,7 @@ pub(super) fn shared_rules(tiers: &Tiers, list: &RuleList) -> Vec<SharedRule> {
     let mut chosen: Vec<(usize, RuleIndex, SetClass)> = rules
         .filter(|(_, rule)| has_one_kind_of_set(rule) && rule.through.is_none())
         .filter_map(|(index, rule)| Some((asks_for(&rule.peer)?, index, uniform_class(list, index)?)))
+        .filter(|(_, index, class)| !would_hide_portless(list, *index, *class))
         .collect();
     // Those that ask for least select most.
     chosen.sort_unstable();
@@ -77,14 +78,23 @@ pub(super) fn shared_rules(tiers: &Tiers, list: &RuleList) -> Vec<SharedRule> {
             id: alone.id(),
             layout: SetLayout::of(&alone, |_| true, false),
             tiers: alone,
-            may_be_overruled: list
-                .rules
-                .iter()
-                .enumerate()
-                .any(|(by, rule)| matches!(rule.peer, Peer::Prefix(..)) && may_overrule(list, by, class)),
+            may_be_overruled: may_be_overruled(list, class),
         }
     });
     shared.collect()
+}
+
+/// Whether prefixes may decide before a shared rule of this class at some address.
+fn may_be_overruled(list: &RuleList, class: SetClass) -> bool {
+    let mut rules = list.rules.iter().enumerate();
+    rules.any(|(by, rule)| matches!(rule.peer, Peer::Prefix(..)) && may_overrule(list, by, class))
+}
+
+/// Whether a rule for all traffic would refuse what has no ports, since what overrules it is written
+/// port by port ([`overrule`]): where some rule is for single ports.
+fn would_hide_portless(list: &RuleList, index: RuleIndex, class: SetClass) -> bool {
+    let is_of_ports = |rule: &Rule| rule.ports != PortSet::All;
+    list.rules[index].ports == PortSet::All && list.rules.iter().any(is_of_ports) && may_be_overruled(list, class)
 }
 
 /// Whether a rule that matches the same address may decide before a shared rule of this class, and

@@ -242,6 +242,31 @@ impl Target {
     }
 }
 
+#[test]
+fn what_has_no_ports_is_refused_no_more_where_rules_are_shared() {
+    let port = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 80)]);
+    let everywhere = Peer::Prefix(Zone::Cluster, "0.0.0.0/0".parse().unwrap());
+    let tiers = Tiers {
+        admin: vec![
+            rule(Action::Deny, object(0), port),
+            rule(Action::Allow, everywhere, PortSet::All),
+            rule(Action::Deny, object(0), PortSet::All),
+        ],
+        ..Tiers::default()
+    };
+    let target = Target {
+        last: 0,
+        zone: AddressZone::Cluster,
+        names: Vec::new(),
+        objects: vec![0],
+    };
+    let classifier = Classifier::sharing(&tiers);
+    let mut entries = target.entries(&classifier);
+    entries.extend(target.shared_entries(&classifier));
+    let verdict = classifier.verdict(address(0), target.zone, entries.iter(), None);
+    assert_eq!(verdict, Verdict::Allow, "{entries:#?} {:#?}", classifier.shared());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
