@@ -90,8 +90,8 @@ fn may_be_overruled(list: &RuleList, class: SetClass) -> bool {
     rules.any(|(by, rule)| matches!(rule.peer, Peer::Prefix(..)) && may_overrule(list, by, class))
 }
 
-/// Whether a rule for all traffic would refuse what has no ports, since what overrules it is written
-/// port by port ([`overrule`]): where some rule is for single ports.
+/// Whether a rule for all traffic would refuse what has no ports, since what overrules it is
+/// written port by port ([`overrule`]): where some rule is for single ports.
 fn would_hide_portless(list: &RuleList, index: RuleIndex, class: SetClass) -> bool {
     let is_of_ports = |rule: &Rule| rule.ports != PortSet::All;
     list.rules[index].ports == PortSet::All && list.rules.iter().any(is_of_ports) && may_be_overruled(list, class)
