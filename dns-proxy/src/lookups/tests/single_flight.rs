@@ -187,7 +187,11 @@ proptest! {
             workers.iter_mut().for_each(LookupStage::read_messages);
             let mut copies: BTreeMap<String, usize> = BTreeMap::new();
             for query in workers.iter().flat_map(|it| it.out.pending.values()) {
-                *copies.entry(crate::client_query::Query::read(query).unwrap().question().name.to_string()).or_default() += 1;
+                let name = crate::client_query::Query::read(query).unwrap().question().name.to_string();
+                // Two silent upstreams may be probed at a time. What a probe is answered opens nothing.
+                if name != "." {
+                    *copies.entry(name).or_default() += 1;
+                }
             }
             prop_assert!(copies.values().all(|copies| *copies == 1), "{copies:?}");
         }
