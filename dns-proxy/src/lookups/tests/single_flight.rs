@@ -188,7 +188,7 @@ proptest! {
             let mut copies: BTreeMap<String, usize> = BTreeMap::new();
             for query in workers.iter().flat_map(|it| it.out.pending.values()) {
                 let name = crate::client_query::Query::read(query).unwrap().question().name.to_string();
-                // Two silent upstreams may be probed at a time. What a probe is answered opens nothing.
+                // Two silent upstreams may be probed at a time. An answer to that opens nothing.
                 if name != "." {
                     *copies.entry(name).or_default() += 1;
                 }
