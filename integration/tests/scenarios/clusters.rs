@@ -179,7 +179,12 @@ fn another_clusters_objects_are_followed_and_its_policies_are_not_applied() {
         reach(&scenario) == [false, false, true].map(Some)
     });
 
-    let status = scenario.installation().status().unwrap();
+    let status = || scenario.installation().status().unwrap();
+    // What is known is told after it is in force.
+    scenario.wait_until("the pod that is gone is not counted", || {
+        status().other_clusters.iter().all(|other| other.pods == 1)
+    });
+    let status = status();
     assert_eq!(status.cluster, "east");
     let [west] = status.other_clusters.as_slice() else {
         panic!("{:?}", status.other_clusters)
@@ -226,19 +231,13 @@ fn ranges_that_two_clusters_claim_are_nobodys_of_the_other_and_it_is_said() {
     scenario.wait_until("pods of a contested range are no peers", || {
         reach(&scenario) == [true, false, false].map(Some)
     });
-    let status = scenario.installation().status().unwrap();
-    let report = status
-        .reports
-        .iter()
-        .find(|report| report.object == "cluster west")
-        .unwrap();
-    assert!(
-        report
-            .findings
-            .iter()
-            .any(|it| it.contains("10.244.0.0/16 of its Node n overlaps 10.244.0.0/24 of the cluster east")),
-        "{report:?}"
-    );
+    // It is told after it is in force.
+    scenario.wait_until("it is said", || {
+        let status = scenario.installation().status().unwrap();
+        let mut of_west = status.reports.iter().filter(|report| report.object == "cluster west");
+        let overlap = "10.244.0.0/16 of its Node n overlaps 10.244.0.0/24 of the cluster east";
+        of_west.any(|report| report.findings.iter().any(|finding| finding.contains(overlap)))
+    });
     write_west(&scenario, "node.yaml", "# none\n");
     fs::remove_file(scenario.installation().objects().join("node.yaml")).unwrap();
     scenario.wait_until("they are again", || reach(&scenario) == [true, true, true].map(Some));
