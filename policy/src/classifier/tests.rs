@@ -166,6 +166,16 @@ fn target() -> impl Strategy<Value = Target> {
 }
 
 impl Target {
+    /// A Pod of the cluster that is object 0.
+    fn pod() -> Self {
+        Self {
+            last: 0,
+            zone: AddressZone::Cluster,
+            names: Vec::new(),
+            objects: vec![0],
+        }
+    }
+
     fn is_meant_by(&self, peer: &Peer) -> bool {
         match peer {
             Peer::Prefix(zone, prefix) => self.zone.is_in(*zone) && prefix.contains(&address(self.last)),
@@ -254,12 +264,7 @@ fn what_has_no_ports_is_refused_no_more_where_rules_are_shared() {
         ],
         ..Tiers::default()
     };
-    let target = Target {
-        last: 0,
-        zone: AddressZone::Cluster,
-        names: Vec::new(),
-        objects: vec![0],
-    };
+    let target = Target::pod();
     let classifier = Classifier::sharing(&tiers);
     let mut entries = target.entries(&classifier);
     entries.extend(target.shared_entries(&classifier));
@@ -393,12 +398,7 @@ fn what_has_no_ports_is_not_let_through_where_one_port_of_a_denied_object_is_pas
         ],
         ..Tiers::default()
     };
-    let target = Target {
-        last: 0,
-        zone: AddressZone::Cluster,
-        names: Vec::new(),
-        objects: vec![0],
-    };
+    let target = Target::pod();
     let classifier = Classifier::new(&tiers);
     let entries = target.entries(&classifier);
     let verdict = |traffic| classifier.verdict(address(0), target.zone, entries.iter(), traffic);

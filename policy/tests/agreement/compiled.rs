@@ -39,17 +39,8 @@ impl<'a> Compiled<'a> {
     /// `None` where no pod of the node is that end.
     pub(crate) fn verdict(&self, direction: Direction, probe: &Probe, policies: Policies) -> Option<Verdict> {
         let (endpoint, peer) = self.node.end(direction, probe)?;
-        let programs = &self.programs[&endpoint.id];
-        let program = match direction {
-            Direction::Egress => &programs.egress,
-            Direction::Ingress => &programs.ingress,
-        };
-        let Some(classifiers) = program else {
+        let Some(classifier) = self.classifier(&endpoint.id, direction, policies) else {
             return Some(Verdict::Allow);
-        };
-        let classifier = match policies {
-            Policies::Enforced => &classifiers.enforced,
-            Policies::All => &classifiers.all,
         };
         let zone = self.node.zone(peer);
         let entries = self.entries(classifier, peer, zone);
@@ -72,17 +63,8 @@ impl<'a> Compiled<'a> {
         let Some((policy::Protocol::Tcp, port)) = traffic(probe) else {
             return self.verdict(direction, probe, policies);
         };
-        let programs = &self.programs[&endpoint.id];
-        let program = match direction {
-            Direction::Egress => &programs.egress,
-            Direction::Ingress => &programs.ingress,
-        };
-        let Some(classifiers) = program else {
+        let Some(classifier) = self.classifier(&endpoint.id, direction, policies) else {
             return Some(Verdict::Allow);
-        };
-        let classifier = match policies {
-            Policies::Enforced => &classifiers.enforced,
-            Policies::All => &classifiers.all,
         };
         let names: Vec<Name> = self.node.names_of(address).into_iter().collect();
         let peer = ConnectionPeer {
@@ -104,6 +86,19 @@ impl<'a> Compiled<'a> {
                     false => Verdict::Deny,
                 }
             }
+        })
+    }
+
+    /// `None` where no policy speaks of that direction of the pod.
+    fn classifier(&self, endpoint: &EndpointId, direction: Direction, policies: Policies) -> Option<&Classifier> {
+        let programs = &self.programs[endpoint];
+        let classifiers = match direction {
+            Direction::Egress => &programs.egress,
+            Direction::Ingress => &programs.ingress,
+        };
+        classifiers.as_ref().map(|classifiers| match policies {
+            Policies::Enforced => &classifiers.enforced,
+            Policies::All => &classifiers.all,
         })
     }
 
