@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use lab::cpu_time;
+
 use crate::agents::Node;
-use crate::cpu_time;
 
 /// One measurement to be made.
 pub(crate) struct Load<'a> {

@@ -11,7 +11,6 @@
 
 mod agents;
 mod connections;
-mod cpu_time;
 mod flame;
 mod latency;
 mod load;

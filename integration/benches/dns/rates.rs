@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
+use lab::cpu_time;
+
 use crate::agents::{Kind, Node};
-use crate::cpu_time;
 use crate::latency::{self, Times};
 use crate::load::Load;
 use crate::peers::{self, FORWARDING};

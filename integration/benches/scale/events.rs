@@ -8,13 +8,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use lab::cpu_time;
 use lab::process::AgentProcess;
 use serde_json::Value;
 
 use crate::list_watch_server::ListWatchServer;
 use crate::memory::{as_stored, listed, watching};
 use crate::objects::{ClusterShape, THIS_NODE, app_name, namespace_name};
-use crate::usage::cpu;
 
 const SHAPE: ClusterShape = ClusterShape {
     namespaces: 100,
@@ -86,7 +86,7 @@ fn send(
     change: impl Fn(&mut Value, bool),
 ) -> (Sent, f64) {
     let mut sent = Sent::new();
-    let before = cpu(agent.pid());
+    let before = cpu_time::of(agent.pid());
     let begun = Instant::now();
     for number in 0..seconds * EVENTS_A_SECOND {
         let due = begun + Duration::from_secs(1) * number / EVENTS_A_SECOND;
@@ -102,7 +102,7 @@ fn send(
     let elapsed = begun.elapsed();
     // What is late counts too.
     sleep(Duration::from_secs(2));
-    let used = cpu(agent.pid()) - before;
+    let used = cpu_time::of(agent.pid()) - before;
     (sent, used.as_secs_f64() / elapsed.as_secs_f64())
 }
 

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use lab::cpu_time;
 use lab::process::{AgentProcess, Installation};
 use netns::Namespace;
 use serde_json::{Value, json};
 
 use crate::list_watch_server::{ListWatchServer, Listed};
 use crate::objects::{ClusterShape, PODS_OF_NODE, THIS_NODE};
-use crate::usage::{cpu, resident, resident_peak};
+use crate::usage::{resident, resident_peak};
 
 /// What a pod of another node may take.
 pub(crate) const GOAL: f64 = 400.0;
@@ -205,15 +206,15 @@ fn edit(
 
 /// The processor's time in three seconds that begin with `work`.
 fn cost_of(pid: u32, work: impl FnOnce()) -> Duration {
-    let before = cpu(pid);
+    let before = cpu_time::of(pid);
     work();
     sleep(Duration::from_secs(3));
-    cpu(pid) - before
+    cpu_time::of(pid) - before
 }
 
 fn footprint(pods: usize, begun: Instant, agent: &AgentProcess) -> Footprint {
     let ready = begun.elapsed();
-    let cpu = cpu(agent.pid());
+    let cpu = cpu_time::of(agent.pid());
     // What follows a start: the snapshot is written, what it took is freed.
     sleep(Duration::from_secs(8));
     Footprint {

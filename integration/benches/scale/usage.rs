@@ -45,21 +45,6 @@ pub(crate) fn measured(command: &mut Command) -> Usage {
     }
 }
 
-/// The user and system time of a running process so far, to the nanosecond
-/// (`clock_getcpuclockid(3)`).
-pub(crate) fn cpu(pid: u32) -> Duration {
-    let (mut clock, mut time) = (0, MaybeUninit::<libc::timespec>::uninit());
-    // SAFETY: the call writes to `clock` alone, which outlives it.
-    let found = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock) };
-    assert_eq!(found, 0, "there is a process {pid}");
-    // SAFETY: the call writes a timespec to `time`, which has room for one and outlives it.
-    let read = unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) };
-    assert_eq!(read, 0, "process {pid} lives");
-    // SAFETY: the call has succeeded, and so has written it.
-    let time = unsafe { time.assume_init() };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// The bytes of a running process that are resident and no file's.
 pub(crate) fn resident(pid: u32) -> u64 {
     status_of(pid, "RssAnon:")

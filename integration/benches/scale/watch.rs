@@ -13,13 +13,12 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use lab::cpu_time;
 use namegate_integration::control_plane::ControlPlane;
 use netns::Namespace;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-use crate::usage::cpu;
 
 /// So many pods live while one way to watch is measured.
 const LIVES: usize = 10;
@@ -87,9 +86,9 @@ async fn measure(control: &ControlPlane) {
 
     println!("what the API server takes to tell a life, by the watchers that it tells (JSON, as agents ask):");
     for watchers in WATCHERS {
-        let before = cpu(control.api_pid());
+        let before = cpu_time::of(control.api_pid());
         let (bytes, delay) = lives(&config, watchers, PODS, JSON, OTHERS).await;
-        let used = (cpu(control.api_pid()) - before) / LIVES as u32;
+        let used = (cpu_time::of(control.api_pid()) - before) / LIVES as u32;
         println!(
             "  {watchers:>4} watchers: {used:.1?} of CPU, {} KB to all; the last is told {delay:.1?} after the first",
             bytes / LIVES / 1000

@@ -12,6 +12,7 @@
 
 mod address;
 pub mod client;
+pub mod cpu_time;
 pub mod hostile;
 pub mod internet;
 mod node;
