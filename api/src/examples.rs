@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)] // Of addresses that are written here.
 
 use crate::{
-    AgentStatus, EndpointRow, NameRow, RecordRow, Records, RecordsSummary, RefusedLookupRow, ReportRow, WithheldRow,
+    AgentStatus, EndpointRow, NameRow, RecordRow, Records, RecordsSummary, RefusedLookupRow, ReportRow, Sightings,
+    WithheldRow,
 };
 
 /// Two names with an address each.
@@ -23,11 +24,13 @@ pub fn names() -> Vec<NameRow> {
 pub fn records() -> Records {
     let refused = RecordRow {
         kind: "flow".into(),
-        last_seen: "2026-11-30T11:59:58.500Z".into(),
-        first_seen: "2026-11-30T11:58:58.500Z".into(),
-        last_seen_ms_ago: 1_500,
-        first_seen_ms_ago: 61_500,
-        count: 3,
+        seen: Sightings {
+            last_seen: "2026-11-30T11:59:58.500Z".into(),
+            first_seen: "2026-11-30T11:58:58.500Z".into(),
+            last_seen_ms_ago: 1_500,
+            first_seen_ms_ago: 61_500,
+            count: 3,
+        },
         direction: "egress".into(),
         verdict: "refused".into(),
         pod: Some("shop/api".into()),
@@ -41,8 +44,11 @@ pub fn records() -> Records {
         rule: None,
     };
     let audited = RecordRow {
-        last_seen_ms_ago: 62_000,
-        count: 1,
+        seen: Sightings {
+            last_seen_ms_ago: 62_000,
+            count: 1,
+            ..refused.seen.clone()
+        },
         verdict: "audited".into(),
         destination: "2001:db8::1".parse().unwrap(),
         protocol: "ICMPv6".into(),
@@ -53,8 +59,11 @@ pub fn records() -> Records {
         ..refused.clone()
     };
     let refused_by_receiver = RecordRow {
-        last_seen_ms_ago: 63_000,
-        count: 2,
+        seen: Sightings {
+            last_seen_ms_ago: 63_000,
+            count: 2,
+            ..refused.seen.clone()
+        },
         direction: "ingress".into(),
         source: "10.0.7.9".parse().unwrap(),
         destination: "10.0.0.2".parse().unwrap(),
@@ -76,11 +85,13 @@ pub fn records() -> Records {
         rows: vec![refused, audited, refused_by_receiver],
         lookups: vec![RefusedLookupRow {
             kind: "lookup".into(),
-            last_seen: "2026-11-30T11:59:57.000Z".into(),
-            first_seen: "2026-11-30T11:59:51.000Z".into(),
-            last_seen_ms_ago: 3_000,
-            first_seen_ms_ago: 9_000,
-            count: 5,
+            seen: Sightings {
+                last_seen: "2026-11-30T11:59:57.000Z".into(),
+                first_seen: "2026-11-30T11:59:51.000Z".into(),
+                last_seen_ms_ago: 3_000,
+                first_seen_ms_ago: 9_000,
+                count: 5,
+            },
             verdict: "refused".into(),
             pod: Some("shop/api".into()),
             source: "10.0.0.2".parse().unwrap(),
@@ -90,11 +101,13 @@ pub fn records() -> Records {
         }],
         withheld: vec![WithheldRow {
             kind: "answer".into(),
-            last_seen: "2026-11-30T11:59:58.000Z".into(),
-            first_seen: "2026-11-30T11:59:51.000Z".into(),
-            last_seen_ms_ago: 2_000,
-            first_seen_ms_ago: 9_000,
-            count: 4,
+            seen: Sightings {
+                last_seen: "2026-11-30T11:59:58.000Z".into(),
+                first_seen: "2026-11-30T11:59:51.000Z".into(),
+                last_seen_ms_ago: 2_000,
+                first_seen_ms_ago: 9_000,
+                count: 4,
+            },
             verdict: "withheld".into(),
             pod: Some("shop/api".into()),
             source: Some("10.0.0.2".parse().unwrap()),

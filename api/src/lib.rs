@@ -29,7 +29,7 @@ pub use explain::{
     TrafficDirection,
 };
 pub use names::NameRow;
-pub use records::{RecordRow, Records, RecordsSummary, RefusedLookupRow, WithheldRow};
+pub use records::{RecordRow, Records, RecordsSummary, RefusedLookupRow, Sightings, WithheldRow};
 pub use status::{
     AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus,
 };

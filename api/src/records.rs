@@ -45,24 +45,32 @@ pub struct RecordsSummary {
     pub left_out: u64,
 }
 
+/// When and how often what a row is about was seen. Its fields are the row's own in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sightings {
+    /// The last time, as RFC 3339 writes it.
+    #[serde(default)]
+    pub last_seen: String,
+    /// The first time.
+    #[serde(default)]
+    pub first_seen: String,
+    /// Milliseconds since the last time.
+    pub last_seen_ms_ago: u64,
+    /// Milliseconds since the first time.
+    pub first_seen_ms_ago: u64,
+    /// How many were recorded.
+    pub count: u64,
+}
+
 /// Packets with the same sender, destination, port, direction and verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRow {
     /// What the row is about: `flow`.
     #[serde(rename = "type", default)]
     pub kind: String,
-    /// When the last of them was seen, as RFC 3339 writes it.
-    #[serde(default)]
-    pub last_seen: String,
-    /// When the first of them was seen.
-    #[serde(default)]
-    pub first_seen: String,
-    /// Milliseconds since the last of them.
-    pub last_seen_ms_ago: u64,
-    /// Milliseconds since the first of them.
-    pub first_seen_ms_ago: u64,
-    /// How many packets were recorded.
-    pub count: u64,
+    /// When, and how many packets were recorded.
+    #[serde(flatten)]
+    pub seen: Sightings,
     /// `egress`: what policies let the sender send decided. `ingress`: what they let the receiver
     /// get.
     #[serde(default = "egress")]
@@ -102,18 +110,9 @@ pub struct WithheldRow {
     /// What the row is about: `answer`.
     #[serde(rename = "type", default)]
     pub kind: String,
-    /// When the last of them was seen, as RFC 3339 writes it.
-    #[serde(default)]
-    pub last_seen: String,
-    /// When the first of them was seen.
-    #[serde(default)]
-    pub first_seen: String,
-    /// Milliseconds since the last of them.
-    pub last_seen_ms_ago: u64,
-    /// Milliseconds since the first of them.
-    pub first_seen_ms_ago: u64,
-    /// How many answers were withheld.
-    pub count: u64,
+    /// When, and how many answers were withheld.
+    #[serde(flatten)]
+    pub seen: Sightings,
     /// Always `withheld`, so that rows of both lists can be told apart.
     pub verdict: String,
     /// `namespace/name` of the client, where its address is a Pod's.
@@ -136,18 +135,9 @@ pub struct RefusedLookupRow {
     /// What the row is about: `lookup`.
     #[serde(rename = "type", default)]
     pub kind: String,
-    /// When the last of them was seen, as RFC 3339 writes it.
-    #[serde(default)]
-    pub last_seen: String,
-    /// When the first of them was seen.
-    #[serde(default)]
-    pub first_seen: String,
-    /// Milliseconds since the last of them.
-    pub last_seen_ms_ago: u64,
-    /// Milliseconds since the first of them.
-    pub first_seen_ms_ago: u64,
-    /// How many lookups were recorded.
-    pub count: u64,
+    /// When, and how many lookups were recorded.
+    #[serde(flatten)]
+    pub seen: Sightings,
     /// Always `refused`.
     pub verdict: String,
     /// `namespace/name` of the client, where its address is a Pod's.

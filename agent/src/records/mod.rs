@@ -182,14 +182,9 @@ fn show((now, wall): (Time, WallTime), record: &RecordedPacket, name: Option<&Na
         PacketDetail::Icmp { kind, .. } => (None, Some(kind)),
         PacketDetail::Unknown => (None, None),
     };
-    let seen = row.seen();
     RecordRow {
         kind: "flow".into(),
-        last_seen: seen.last_text(now, wall),
-        first_seen: seen.first_text(now, wall),
-        last_seen_ms_ago: seen.last_ago(now),
-        first_seen_ms_ago: seen.first_ago(now),
-        count: seen.count,
+        seen: row.seen().shown(now, wall),
         direction: record.direction.as_str().into(),
         verdict: match record.verdict {
             RecordedVerdict::Audited => "audited",
@@ -229,6 +224,7 @@ pub(crate) fn protocol(number: u8) -> String {
 mod tests {
     use std::net::IpAddr;
 
+    use api::Sightings;
     use cluster::index::Cluster;
     use policy::Endpoint;
     use policy::labels::Labels;
@@ -303,11 +299,13 @@ mod tests {
             recorder.rows(Time::from_millis(3_500), WallTime::from_millis(1_796_040_000_000)),
             [RecordRow {
                 kind: "flow".into(),
-                last_seen: "2026-11-30T11:59:57.500Z".into(),
-                first_seen: "2026-11-30T11:59:57.500Z".into(),
-                last_seen_ms_ago: 2_500,
-                first_seen_ms_ago: 2_500,
-                count: 2,
+                seen: Sightings {
+                    last_seen: "2026-11-30T11:59:57.500Z".into(),
+                    first_seen: "2026-11-30T11:59:57.500Z".into(),
+                    last_seen_ms_ago: 2_500,
+                    first_seen_ms_ago: 2_500,
+                    count: 2,
+                },
                 direction: "egress".into(),
                 verdict: "audited".into(),
                 pod: Some("shop/web".into()),

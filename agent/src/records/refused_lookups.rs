@@ -69,11 +69,7 @@ impl RefusedLookups {
             .iter()
             .map(|(client, name, row)| RefusedLookupRow {
                 kind: "lookup".into(),
-                last_seen: row.seen.last_text(now, wall),
-                first_seen: row.seen.first_text(now, wall),
-                last_seen_ms_ago: row.seen.last_ago(now),
-                first_seen_ms_ago: row.seen.first_ago(now),
-                count: row.seen.count,
+                seen: row.seen.shown(now, wall),
                 verdict: "refused".into(),
                 pod: row.endpoint.as_ref().map(ToString::to_string),
                 source: *client,
@@ -82,13 +78,15 @@ impl RefusedLookups {
                 policies: row.policies.clone(),
             })
             .collect();
-        shown.sort_by(|a, b| (a.last_seen_ms_ago, &a.name).cmp(&(b.last_seen_ms_ago, &b.name)));
+        shown.sort_by(|a, b| (a.seen.last_seen_ms_ago, &a.name).cmp(&(b.seen.last_seen_ms_ago, &b.name)));
         shown
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use api::Sightings;
+
     use super::*;
 
     const CLIENT: [u8; 4] = [10, 0, 0, 2];
@@ -109,17 +107,19 @@ mod tests {
         // The wall clock shows 2026-11-30T12:00:00Z.
         let wall = WallTime::from_millis(1_796_040_000_000);
         let rows = lookups.rows(Time::from_millis(4_000), wall);
-        let told: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.count)).collect();
+        let told: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.seen.count)).collect();
         assert_eq!(told, [("b.example", 1), ("a.example", 2)]);
         assert_eq!(
             rows[1],
             RefusedLookupRow {
                 kind: "lookup".into(),
-                last_seen: "2026-11-30T11:59:58.500Z".into(),
-                first_seen: "2026-11-30T11:59:57.000Z".into(),
-                last_seen_ms_ago: 1_500,
-                first_seen_ms_ago: 3_000,
-                count: 2,
+                seen: Sightings {
+                    last_seen: "2026-11-30T11:59:58.500Z".into(),
+                    first_seen: "2026-11-30T11:59:57.000Z".into(),
+                    last_seen_ms_ago: 1_500,
+                    first_seen_ms_ago: 3_000,
+                    count: 2,
+                },
                 verdict: "refused".into(),
                 pod: Some("shop/web".into()),
                 source: CLIENT.into(),
@@ -136,7 +136,7 @@ mod tests {
         note(&lookups, 1_000, "shop/web", "a.example");
         note(&lookups, 2_000, "shop/api", "a.example");
         let rows = lookups.rows(Time::from_millis(2_000), WallTime::default());
-        let told: Vec<_> = rows.iter().map(|row| (row.pod.as_deref(), row.count)).collect();
+        let told: Vec<_> = rows.iter().map(|row| (row.pod.as_deref(), row.seen.count)).collect();
         assert_eq!(told, [(Some("shop/api"), 1)]);
     }
 }

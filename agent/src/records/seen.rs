@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use api::Sightings;
 use clock::{Time, WallTime};
 
 /// How often something was seen, and when first and last.
@@ -38,22 +39,16 @@ impl Seen {
         self.last
     }
 
-    /// In milliseconds.
-    pub(super) fn last_ago(self, now: Time) -> u64 {
-        ago(now, self.last)
-    }
-
-    /// In milliseconds.
-    pub(super) fn first_ago(self, now: Time) -> u64 {
-        ago(now, self.first)
-    }
-
-    pub(super) fn last_text(self, now: Time, wall: WallTime) -> String {
-        absolute(wall, ago(now, self.last))
-    }
-
-    pub(super) fn first_text(self, now: Time, wall: WallTime) -> String {
-        absolute(wall, ago(now, self.first))
+    /// As a row tells it, at this moment.
+    pub(super) fn shown(self, now: Time, wall: WallTime) -> Sightings {
+        let [last_seen_ms_ago, first_seen_ms_ago] = [self.last, self.first].map(|then| ago(now, then));
+        Sightings {
+            last_seen: absolute(wall, last_seen_ms_ago),
+            first_seen: absolute(wall, first_seen_ms_ago),
+            last_seen_ms_ago,
+            first_seen_ms_ago,
+            count: self.count,
+        }
     }
 }
 

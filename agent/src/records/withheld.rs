@@ -91,11 +91,7 @@ impl WithheldAnswers {
             .iter()
             .map(|(client, key, row)| WithheldRow {
                 kind: "answer".into(),
-                last_seen: row.seen.last_text(now, wall),
-                first_seen: row.seen.first_text(now, wall),
-                last_seen_ms_ago: row.seen.last_ago(now),
-                first_seen_ms_ago: row.seen.first_ago(now),
-                count: row.seen.count,
+                seen: row.seen.shown(now, wall),
                 verdict: "withheld".into(),
                 pod: row.endpoint.as_ref().map(ToString::to_string),
                 source: *client,
@@ -105,13 +101,14 @@ impl WithheldAnswers {
                 why: row.text.clone(),
             })
             .collect();
-        shown.sort_by(|a, b| (a.last_seen_ms_ago, &a.name).cmp(&(b.last_seen_ms_ago, &b.name)));
+        shown.sort_by(|a, b| (a.seen.last_seen_ms_ago, &a.name).cmp(&(b.seen.last_seen_ms_ago, &b.name)));
         shown
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use api::Sightings;
     use dns_proxy::{AdmissionErrorKind, InvalidAnswer};
 
     use super::*;
@@ -150,17 +147,19 @@ mod tests {
             WithheldReason::NotAdmitted(AdmissionErrorKind::Full),
         );
         let rows = answers.rows(Time::from_millis(4_000), WallTime::from_millis(1_796_040_000_000));
-        let told: Vec<_> = rows.iter().map(|row| (row.reason.as_str(), row.count)).collect();
+        let told: Vec<_> = rows.iter().map(|row| (row.reason.as_str(), row.seen.count)).collect();
         assert_eq!(told, [("full", 1), ("off-chain", 2)]);
         assert_eq!(
             rows[1],
             WithheldRow {
                 kind: "answer".into(),
-                last_seen: "2026-11-30T11:59:58.000Z".into(),
-                first_seen: "2026-11-30T11:59:57.000Z".into(),
-                last_seen_ms_ago: 2_000,
-                first_seen_ms_ago: 3_000,
-                count: 2,
+                seen: Sightings {
+                    last_seen: "2026-11-30T11:59:58.000Z".into(),
+                    first_seen: "2026-11-30T11:59:57.000Z".into(),
+                    last_seen_ms_ago: 2_000,
+                    first_seen_ms_ago: 3_000,
+                    count: 2,
+                },
                 verdict: "withheld".into(),
                 pod: Some("shop/web".into()),
                 source: Some([10, 0, 0, 2].into()),
@@ -178,7 +177,7 @@ mod tests {
         note(&answers, 1_000, &pod("web"), "a.example", OFF_CHAIN);
         note(&answers, 2_000, &pod("api"), "a.example", OFF_CHAIN);
         let rows = answers.rows(Time::from_millis(2_000), WallTime::default());
-        let told: Vec<_> = rows.iter().map(|row| (row.pod.as_deref(), row.count)).collect();
+        let told: Vec<_> = rows.iter().map(|row| (row.pod.as_deref(), row.seen.count)).collect();
         assert_eq!(told, [(Some("shop/api"), 1)]);
     }
 

@@ -135,8 +135,8 @@ fn render_lookups(rows: &[RefusedLookupRow]) -> String {
         ["LAST SEEN", "COUNT", "POD", "NAME", "POLICY", "WHY"],
         rows.iter().map(|row| {
             [
-                whole_seconds(row.last_seen_ms_ago),
-                row.count.to_string(),
+                whole_seconds(row.seen.last_seen_ms_ago),
+                row.seen.count.to_string(),
                 row.pod.clone().unwrap_or_else(|| row.source.to_string()),
                 row.name.clone(),
                 list(&row.policies),
@@ -152,8 +152,8 @@ fn render_withheld(rows: &[WithheldRow]) -> String {
         rows.iter().map(|row| {
             let client = row.source.map(|client| client.to_string());
             [
-                whole_seconds(row.last_seen_ms_ago),
-                row.count.to_string(),
+                whole_seconds(row.seen.last_seen_ms_ago),
+                row.seen.count.to_string(),
                 row.pod.clone().or(client).unwrap_or_else(|| "(answer cache)".into()),
                 row.name.clone(),
                 row.upstream.to_string(),
@@ -183,8 +183,8 @@ fn render(rows: &[RecordRow]) -> String {
                 _ => (row.source, row.destination),
             };
             [
-                whole_seconds(row.last_seen_ms_ago),
-                row.count.to_string(),
+                whole_seconds(row.seen.last_seen_ms_ago),
+                row.seen.count.to_string(),
                 row.verdict.clone(),
                 row.direction.clone(),
                 row.pod.clone().unwrap_or_else(|| judged.to_string()),

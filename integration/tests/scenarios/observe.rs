@@ -82,7 +82,7 @@ fn a_refused_lookup_and_a_refused_connection_are_shown_with_policy_and_reason() 
     assert!(policies.iter().any(says), "{policies:?}");
 
     let lookups = scenario.installation().refused_lookups().unwrap();
-    let told: Vec<_> = lookups.iter().map(|row| (row.name.as_str(), row.count)).collect();
+    let told: Vec<_> = lookups.iter().map(|row| (row.name.as_str(), row.seen.count)).collect();
     assert_eq!(told, [("other.example", 1)]);
 }
 

@@ -65,7 +65,7 @@ fn dropped_packets_are_listed_with_pod_name_and_policy() {
             ("audited", pod, ip("198.51.100.1"), Some(443), Some("a.example"), policy),
         ]
     );
-    assert_eq!(rows[1].count, 1);
+    assert_eq!(rows[1].seen.count, 1);
 
     let status = scenario.installation().status().unwrap();
     assert_eq!((status.records.audited, status.records.overruns), (1, 0));
@@ -156,7 +156,7 @@ fn answers_that_are_withheld_are_listed_counted_and_logged() {
         [("withheld", Some("shop/pod0"), "a.example", resolver, "off-chain")]
     );
     // The upstream is asked twice for each.
-    assert_eq!(rows[0].count, 4);
+    assert_eq!(rows[0].seen.count, 4);
     let counted = r#"namegate_dns_withheld_total{reason="off-chain"}"#;
     assert_eq!(scenario.agent().metric(counted).unwrap(), 4.0);
     let said = |line: &String| {
