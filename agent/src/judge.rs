@@ -20,8 +20,8 @@ use std::sync::Arc;
 use events::RequestEvent;
 use fqdn_cache::Ledger;
 use l7_proxy::{
-    ClientHello, ConnectionVerdict, DialTime, HeaderEdit, Inspection, Judge, PassageEvent, Refusal, RequestHead,
-    RequestVerdict, Unreadable,
+    ClientHello, ConnectionVerdict, DialTime, HeaderEdit, HelloVerdict, Inspection, Judge, PassageEvent, Refusal,
+    RequestHead, RequestVerdict, Unreadable,
 };
 use names::Name;
 use parking_lot::Mutex;
@@ -278,7 +278,7 @@ impl Judge for NodeJudge {
         Ok(())
     }
 
-    fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<Judged, Refusal> {
+    fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<HelloVerdict<Judged>, Refusal> {
         let judged = self.judge_hello(connection, hello);
         self.record(connection, judged.as_ref().err().copied(), || RequestEvent {
             method: None,
@@ -287,7 +287,7 @@ impl Judge for NodeJudge {
             status: None,
             reason: None,
         });
-        judged
+        judged.map(HelloVerdict::Pass)
     }
 
     fn request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {

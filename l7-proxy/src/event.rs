@@ -45,6 +45,8 @@ pub enum DialFailure {
     Unreachable,
     /// The client's address and port are in use towards this server (EADDRNOTAVAIL, EADDRINUSE).
     AddressInUse,
+    /// It does not agree on TLS, or its certificate is not trusted or for another name.
+    Tls,
     /// Anything else.
     Other,
 }
@@ -57,6 +59,7 @@ impl DialFailure {
             Self::TimedOut => "timed_out",
             Self::Unreachable => "unreachable",
             Self::AddressInUse => "address_in_use",
+            Self::Tls => "tls",
             Self::Other => "other",
         }
     }

@@ -7,6 +7,7 @@ use crate::event::PassageEvent;
 use crate::head::request::RequestHead;
 use crate::hello::ClientHello;
 use crate::refusal::{Refusal, Unreadable};
+use crate::termination::Termination;
 
 /// What the rules of a connection can judge, and so what its first bytes may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,15 @@ pub enum ConnectionVerdict<C, P> {
     Refuse(Refusal),
 }
 
+/// The judge's decision on a TLS hello.
+#[derive(Debug)]
+pub enum HelloVerdict<P> {
+    /// The connection passes, with everything that follows unread.
+    Pass(P),
+    /// The rules speak of the requests in it: TLS ends here, and each request is judged.
+    Terminate(Termination),
+}
+
 /// The judge's decision on one request.
 #[derive(Debug)]
 pub enum RequestVerdict<P> {
@@ -93,8 +103,12 @@ pub trait Judge: Send + Sync + 'static {
     /// out the backend that the kernel has chosen.
     fn dialled(&self, connection: &mut Self::Connection) -> Result<(), Refusal>;
 
-    /// May a connection with this hello pass, with everything that follows unread?
-    fn hello(&self, connection: &mut Self::Connection, hello: &ClientHello) -> Result<Self::Judged, Refusal>;
+    /// May a connection with this hello pass, unread or request by request?
+    fn hello(
+        &self,
+        connection: &mut Self::Connection,
+        hello: &ClientHello,
+    ) -> Result<HelloVerdict<Self::Judged>, Refusal>;
 
     /// May this request pass? Asked for each request, so a connection that lives on meets the
     /// rules of now.

@@ -8,6 +8,7 @@
 //!
 //! The border:
 //! - `judge`: [`Judge`] and its verdicts. `refusal`, `edit`, `event`: what they speak of.
+//! - `termination`: TLS that ends here.
 //! - `limits`: how much and how long, with defaults.
 //! - `config`, `server`: listeners and threads, and what they are told.
 //!
@@ -28,6 +29,7 @@ mod judge;
 mod limits;
 mod refusal;
 mod server;
+mod termination;
 mod workers;
 
 pub use config::{DialOptions, L7ServerConfig};
@@ -37,7 +39,8 @@ pub use event::{DialFailure, PassageEvent};
 pub use head::error::HeadError;
 pub use head::request::{HttpVersion, RequestHead};
 pub use hello::{ClientHello, HelloProgress, HelloReader, InvalidHello};
-pub use judge::{ConnectionVerdict, DialTime, Inspection, Judge, RequestVerdict};
+pub use judge::{ConnectionVerdict, DialTime, HelloVerdict, Inspection, Judge, RequestVerdict};
 pub use limits::PassageLimits;
 pub use refusal::{Refusal, Unreadable};
 pub use server::{L7Server, L7ServerError};
+pub use termination::Termination;

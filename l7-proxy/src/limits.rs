@@ -9,11 +9,13 @@ pub struct PassageLimits {
     pub hello_octets: usize,
     /// From the accept to the whole hello: 5 s.
     pub hello_time: Duration,
+    /// From the hello to the end of a handshake with the client, where TLS ends here: 10 s.
+    pub handshake_time: Duration,
     /// The head of a request or response, in octets: 64 KiB.
     pub head_octets: usize,
     /// From the first to the last octet of a request's head: 30 s.
     pub head_time: Duration,
-    /// For the server to accept: 3 s.
+    /// For the server to accept, and to agree on TLS where the proxy speaks it: 3 s.
     pub connect_time: Duration,
     /// Between two requests: 5 min.
     pub idle_time: Duration,
@@ -35,6 +37,7 @@ impl Default for PassageLimits {
         Self {
             hello_octets: 16 << 10,
             hello_time: Duration::from_secs(5),
+            handshake_time: Duration::from_secs(10),
             head_octets: 64 << 10,
             head_time: Duration::from_secs(30),
             connect_time: Duration::from_secs(3),

@@ -92,6 +92,13 @@ pub enum Unreadable {
     /// The hello did not come in time.
     #[error("the TLS hello did not come in time")]
     SlowHello,
+    /// The client does not agree on TLS with the proxy: it trusts another certificate, or speaks a
+    /// version that is not served.
+    #[error("the client broke off the TLS handshake")]
+    FailedHandshake,
+    /// The handshake did not end in time.
+    #[error("the TLS handshake did not end in time")]
+    SlowHandshake,
     /// The head of a request is not well-formed, or could be read in two ways.
     #[error("the HTTP request is malformed")]
     MalformedRequest,
@@ -114,6 +121,8 @@ impl Unreadable {
             Self::MalformedHello => "malformed_hello",
             Self::LongHello => "long_hello",
             Self::SlowHello => "slow_hello",
+            Self::FailedHandshake => "failed_handshake",
+            Self::SlowHandshake => "slow_handshake",
             Self::MalformedRequest => "malformed_request",
             Self::LongRequest => "long_request",
             Self::SlowRequest => "slow_request",

@@ -94,6 +94,11 @@ impl<P> Exchange<P> {
         matches!(self.response, ResponsePhase::Head(_))
     }
 
+    /// Whether the response has no other end than that of the connection.
+    pub(super) fn lasts_until_end(&self) -> bool {
+        matches!(self.response, ResponsePhase::Body(BodyReader::UntilEnd))
+    }
+
     pub(super) fn judged_mut(&mut self) -> Option<&mut P> {
         self.judged.as_mut()
     }

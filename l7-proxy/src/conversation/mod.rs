@@ -2,14 +2,15 @@
 //! known here.
 //!
 //! - `lane`, `server_bound`: what is on its way in one direction.
-//! - `opening`: before anything is judged. `http`: requests and responses, one after the other.
-//!   What follows an opaque verdict is passed on here.
+//! - `opening`: before anything is judged. `handshake`: TLS that ends here. `http`: requests and
+//!   responses, one after the other. What follows an opaque verdict is passed on here.
 //! - `reply`: what the proxy answers itself.
 //!
 //! Whoever drives it reads into [`client_space`](Conversation::client_space) and
 //! [`server_space`](Conversation::server_space) where it wants more, says what came, calls
 //! [`advance`](Conversation::advance), and writes what is pending.
 
+mod handshake;
 mod http;
 mod lane;
 mod opening;
@@ -26,6 +27,7 @@ use crate::event::{DialFailure, PassageEvent};
 use crate::judge::{DialTime, Inspection, Judge};
 use crate::limits::PassageLimits;
 use crate::refusal::{Refusal, Unreadable};
+use crate::termination::Termination;
 use http::Exchange;
 use lane::Lane;
 use opening::Opening;
@@ -46,6 +48,8 @@ pub struct Conversation<J: Judge> {
     to_server: ServerBound<J::Judged>,
     to_client: Lane,
     dial: Dial,
+    /// How TLS ends here, if it does.
+    termination: Option<Termination>,
     /// Since when the stage, or the wait within it, lasts.
     since: Time,
     ending: Option<Ending>,
@@ -57,6 +61,8 @@ pub struct Conversation<J: Judge> {
 
 enum Stage<P> {
     Opening(Opening),
+    /// Whoever drives the conversation agrees on TLS with the client.
+    Handshake,
     Http(Exchange<P>),
     /// Everything passes.
     Opaque(P),
@@ -109,6 +115,7 @@ impl<J: Judge> Conversation<J> {
             to_server: ServerBound::new(),
             to_client: Lane::default(),
             dial,
+            termination: None,
             since: now,
             ending: None,
             server_is_done: false,
@@ -125,6 +132,7 @@ impl<J: Judge> Conversation<J> {
     fn step(&mut self, judge: &J, now: Time) -> bool {
         match &mut self.stage {
             Stage::Opening(_) => self.step_opening(judge, now),
+            Stage::Handshake => false,
             Stage::Http(_) => self.step_http(judge, now),
             Stage::Opaque(judged) => {
                 let (up, down) = (self.to_server.fresh().len(), self.to_client.fresh().len());
@@ -197,10 +205,11 @@ impl<J: Judge> Conversation<J> {
     pub fn client_space(&mut self) -> Option<&mut Vec<u8>> {
         let most = match self.stage {
             // As much as a head may have, and one octet more to tell that it has more.
-            Stage::Opening(_) | Stage::Http(_) => MOST_HELD.max(self.limits.head_octets + 1),
+            Stage::Opening(_) | Stage::Handshake | Stage::Http(_) => MOST_HELD.max(self.limits.head_octets + 1),
             Stage::Opaque(_) | Stage::Farewell => MOST_HELD,
         };
-        let is_wanted = !self.to_server.has_ended() && self.to_server.held() < most;
+        let is_wanted =
+            !self.to_server.has_ended() && self.to_server.held() < most && !matches!(self.stage, Stage::Handshake);
         is_wanted.then(|| self.to_server.io().space())
     }
 
@@ -295,7 +304,7 @@ impl<J: Judge> Conversation<J> {
         let is_passed_on = match &self.stage {
             Stage::Opaque(_) => true,
             Stage::Http(exchange) => exchange.passes_end_on(),
-            Stage::Opening(_) | Stage::Farewell => false,
+            Stage::Opening(_) | Stage::Handshake | Stage::Farewell => false,
         };
         is_passed_on && self.to_server.has_ended() && self.to_server.fresh().is_empty() && self.to_server.is_flushed()
     }
@@ -305,7 +314,7 @@ impl<J: Judge> Conversation<J> {
         let is_passed_on = match &self.stage {
             Stage::Opaque(_) => self.to_client.has_ended,
             Stage::Farewell => true,
-            Stage::Opening(_) | Stage::Http(_) => false,
+            Stage::Opening(_) | Stage::Handshake | Stage::Http(_) => false,
         };
         is_passed_on && self.to_client.fresh().is_empty() && self.to_client.is_flushed()
     }
@@ -318,6 +327,7 @@ impl<J: Judge> Conversation<J> {
     /// Whether the kernel may pass on what comes from now on, both ways.
     pub fn may_splice(&self) -> bool {
         matches!(self.stage, Stage::Opaque(_))
+            && self.termination.is_none()
             && self.dial == Dial::Connected
             && self.ending.is_none()
             && [self.to_server.held(), self.to_client.held()] == [0, 0]
@@ -339,6 +349,7 @@ impl<J: Judge> Conversation<J> {
     pub fn deadline(&self) -> Option<Time> {
         let of_stage = match &self.stage {
             Stage::Opening(opening) => Some(self.since + opening.patience(&self.limits)),
+            Stage::Handshake => Some(self.since + self.limits.handshake_time),
             Stage::Http(exchange) => exchange.patience(&self.limits).map(|patience| self.since + patience),
             Stage::Opaque(_) => Some(self.since + self.limits.opaque_idle_time),
             Stage::Farewell => Some(self.since + FAREWELL_TIME),
@@ -365,6 +376,7 @@ impl<J: Judge> Conversation<J> {
             Stage::Opening(opening) if opening.reads_hello() => {
                 self.unreadable(judge, Unreadable::SlowHello, None, now)
             }
+            Stage::Handshake => self.refuse_handshake(judge, Unreadable::SlowHandshake, ""),
             Stage::Http(exchange) if exchange.waits_for_head() => {
                 self.unreadable(judge, Unreadable::SlowRequest, Some(OwnReply::RequestTimeout), now);
             }
@@ -387,7 +399,7 @@ impl<J: Judge> Conversation<J> {
                 // The next request is judged by the rules of then.
                 None => return,
             },
-            Stage::Opening(_) | Stage::Farewell => return,
+            Stage::Opening(_) | Stage::Handshake | Stage::Farewell => return,
         };
         match judge.judge_again(&mut self.connection) {
             Ok(again) => *judged = again,

@@ -7,7 +7,7 @@ use clock::Time;
 use super::http::Exchange;
 use super::{Conversation, Dial, Ending, Stage};
 use crate::hello::{HANDSHAKE, HelloProgress, HelloReader};
-use crate::judge::{Inspection, Judge};
+use crate::judge::{HelloVerdict, Inspection, Judge};
 use crate::limits::PassageLimits;
 use crate::refusal::Unreadable;
 
@@ -77,7 +77,12 @@ impl<J: Judge> Conversation<J> {
                 return false;
             }
             HelloProgress::Whole(hello) => match judge.hello(&mut self.connection, &hello) {
-                Ok(judged) => self.go_opaque(judged, now),
+                Ok(HelloVerdict::Pass(judged)) => self.go_opaque(judged, now),
+                Ok(HelloVerdict::Terminate(termination)) => {
+                    self.termination = Some(termination);
+                    self.since = now;
+                    self.stage = Stage::Handshake;
+                }
                 Err(_) => self.ending = Some(Ending::Reset),
             },
             HelloProgress::TooLong => self.unreadable(judge, Unreadable::LongHello, None, now),

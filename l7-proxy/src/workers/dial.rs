@@ -9,10 +9,14 @@ use std::net::SocketAddr;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::side::PassageSide;
+use super::{accepting, secure};
 use crate::config::DialOptions;
 use crate::event::DialFailure;
+use crate::termination::Termination;
 
 /// Who wants to reach whom.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +25,33 @@ pub(super) struct Route {
     pub(super) asked: SocketAddr,
 }
 
-pub(super) async fn dial(route: Route, options: DialOptions) -> io::Result<TcpStream> {
+/// Why a server cannot be reached.
+#[derive(Debug, Error)]
+pub(super) enum DialError {
+    #[error(transparent)]
+    Connect(#[from] io::Error),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+}
+
+/// Connects, and agrees on TLS where the proxy is the server's client.
+pub(super) async fn reach(
+    route: Route,
+    options: DialOptions,
+    termination: Option<Termination>,
+) -> Result<PassageSide, DialError> {
+    let stream = dial(route, options).await?;
+    accepting::prepare(&stream);
+    let Some((config, termination)) = termination.as_ref().and_then(|it| Some((it.client.clone()?, it))) else {
+        return Ok(PassageSide::Clear(stream));
+    };
+    let stream = secure::connect(config, termination, stream)
+        .await
+        .map_err(DialError::Tls)?;
+    Ok(PassageSide::Secured(Box::new(stream)))
+}
+
+async fn dial(route: Route, options: DialOptions) -> io::Result<TcpStream> {
     let domain = Domain::for_address(route.asked);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if let Some(mark) = options.mark {
@@ -39,12 +69,17 @@ pub(super) async fn dial(route: Route, options: DialOptions) -> io::Result<TcpSt
     TcpSocket::from_std_stream(socket.into()).connect(route.asked).await
 }
 
-pub(super) fn failure(error: &io::Error) -> DialFailure {
-    match Errno::from_io_error(error) {
-        Some(Errno::CONNREFUSED | Errno::CONNRESET) => DialFailure::Refused,
-        Some(Errno::TIMEDOUT) => DialFailure::TimedOut,
-        Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::PERM) => DialFailure::Unreachable,
-        Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => DialFailure::AddressInUse,
-        _ => DialFailure::Other,
+impl DialError {
+    pub(super) fn failure(&self) -> DialFailure {
+        let Self::Connect(error) = self else {
+            return DialFailure::Tls;
+        };
+        match Errno::from_io_error(error) {
+            Some(Errno::CONNREFUSED | Errno::CONNRESET) => DialFailure::Refused,
+            Some(Errno::TIMEDOUT) => DialFailure::TimedOut,
+            Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::PERM) => DialFailure::Unreachable,
+            Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => DialFailure::AddressInUse,
+            _ => DialFailure::Other,
+        }
     }
 }

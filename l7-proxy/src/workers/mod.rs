@@ -5,6 +5,7 @@
 //!
 //! - `accepting`: listeners, and what a connection was asked for. `quota`: how many there may be.
 //! - `passage`: one connection: reads, writes and deadlines around a conversation.
+//! - `side`: one side's socket. `secure`: handshakes of TLS that ends here.
 //! - `dial`: the connection to the server. `relay`: what passes unread, within the kernel.
 //! - `signals`: what a worker tells all its connections.
 
@@ -13,6 +14,8 @@ mod dial;
 mod passage;
 mod quota;
 mod relay;
+mod secure;
+mod side;
 mod signals;
 
 use std::net::SocketAddr;

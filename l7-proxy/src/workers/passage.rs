@@ -1,31 +1,34 @@
 //! One connection: reads, writes and deadlines around a conversation.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
-use std::net::Shutdown;
-use std::pin::{Pin, pin};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use clock::Time;
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
+use tokio_rustls::TlsStream;
 
-use super::dial::{self, Route};
+use super::dial::{self, DialError, Route};
 use super::relay::Relay;
+use super::side::PassageSide;
 use super::signals::SignalListener;
-use super::{accepting, reset};
+use super::{reset, secure};
 use crate::config::DialOptions;
 use crate::conversation::{Conversation, Ending};
 use crate::judge::Judge;
+
+/// How long the last octets of TLS may take to leave.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// One connection and its sockets.
 pub(super) struct Passage<J: Judge> {
     judge: Arc<J>,
     conversation: Conversation<J>,
-    client: TcpStream,
+    client: ClientSide,
     server: ServerSide,
     route: Route,
     dial: DialOptions,
@@ -37,16 +40,23 @@ pub(super) struct Passage<J: Judge> {
     drains: bool,
 }
 
+enum ClientSide {
+    Connected(PassageSide),
+    Securing(Pin<Box<dyn Future<Output = io::Result<TlsStream<TcpStream>>>>>),
+    /// It and the proxy did not agree on TLS.
+    Gone,
+}
+
 enum ServerSide {
     Unknown,
-    Dialling(Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>),
+    Dialling(Pin<Box<dyn Future<Output = Result<PassageSide, DialError>>>>),
     Connected(ConnectedServer),
     /// It is over, or was never reached.
     Gone,
 }
 
 struct ConnectedServer {
-    stream: TcpStream,
+    side: PassageSide,
     /// Whether it was told that nothing more comes.
     is_shut: bool,
     /// Whether it takes nothing more. What it has sent before can still be read.
@@ -64,7 +74,7 @@ impl<J: Judge> Passage<J> {
         Self {
             judge,
             conversation,
-            client,
+            client: ClientSide::Connected(PassageSide::Clear(client)),
             server: ServerSide::Unknown,
             route,
             dial,
@@ -77,11 +87,35 @@ impl<J: Judge> Passage<J> {
 
     pub(super) async fn run(mut self, signal: &SignalListener) {
         let ending = poll_fn(|context| self.poll(context, signal)).await;
-        if ending == Ending::Reset {
-            reset(&self.client);
-            if let ServerSide::Connected(server) = &self.server {
-                reset(&server.stream);
-            }
+        match ending {
+            Ending::Reset => self.reset(),
+            Ending::Close => self.say_farewell().await,
+        }
+    }
+
+    fn reset(&self) {
+        if let ClientSide::Connected(client) = &self.client {
+            reset(client.tcp());
+        }
+        if let ServerSide::Connected(server) = &self.server {
+            reset(server.side.tcp());
+        }
+    }
+
+    /// Sends what TLS holds back, and its end. In clear the kernel does so.
+    async fn say_farewell(&mut self) {
+        let server = match &mut self.server {
+            ServerSide::Connected(server) if !server.is_shut => Some(&mut server.side),
+            _ => None,
+        };
+        let client = match &mut self.client {
+            ClientSide::Connected(side) if !self.client_is_shut => Some(side),
+            _ => None,
+        };
+        let secured = |side: &&mut PassageSide| matches!(side, PassageSide::Secured(_));
+        for side in server.into_iter().chain(client).filter(secured) {
+            // A peer that takes nothing more is let go.
+            let _ = timeout(FAREWELL_TIME, poll_fn(|context| side.poll_shut(context))).await;
         }
     }
 
@@ -121,7 +155,7 @@ impl<J: Judge> Passage<J> {
 
     /// Does what can be done at once. Tells whether anything could.
     fn move_octets(&mut self, context: &mut Context<'_>, now: Time) -> io::Result<bool> {
-        let mut has_moved = self.poll_dial(context, now);
+        let mut has_moved = self.poll_handshake(context, now) | self.poll_dial(context, now);
         has_moved |= self.write(context)?;
         if self.conversation.may_splice()
             && let ServerSide::Connected(server) = &self.server
@@ -138,6 +172,37 @@ impl<J: Judge> Passage<J> {
         Ok(has_moved)
     }
 
+    /// Agrees on TLS with the client, where it ends here.
+    fn poll_handshake(&mut self, context: &mut Context<'_>, now: Time) -> bool {
+        if let Some(termination) = self.conversation.wants_handshake()
+            && let ClientSide::Connected(PassageSide::Clear(_)) = &self.client
+        {
+            let termination = termination.clone();
+            let hello = self.conversation.take_hello();
+            let ClientSide::Connected(PassageSide::Clear(stream)) =
+                std::mem::replace(&mut self.client, ClientSide::Gone)
+            else {
+                return false;
+            };
+            self.client = ClientSide::Securing(Box::pin(secure::accept(termination, hello, stream)));
+        }
+        let ClientSide::Securing(securing) = &mut self.client else {
+            return false;
+        };
+        match securing.as_mut().poll(context) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(stream)) => {
+                self.client = ClientSide::Connected(PassageSide::Secured(Box::new(stream)));
+                self.conversation.client_secured(now);
+            }
+            Poll::Ready(Err(error)) => {
+                self.client = ClientSide::Gone;
+                self.conversation.handshake_failed(&self.judge, &error.to_string());
+            }
+        }
+        true
+    }
+
     fn poll_dial(&mut self, context: &mut Context<'_>, now: Time) -> bool {
         if self.conversation.server_is_done() {
             self.server = ServerSide::Gone;
@@ -146,17 +211,17 @@ impl<J: Judge> Passage<J> {
         if let ServerSide::Unknown = self.server
             && self.conversation.wants_dial()
         {
-            self.server = ServerSide::Dialling(Box::pin(dial::dial(self.route, self.dial)));
+            let termination = self.conversation.termination().cloned();
+            self.server = ServerSide::Dialling(Box::pin(dial::reach(self.route, self.dial, termination)));
         }
         let ServerSide::Dialling(dialling) = &mut self.server else {
             return false;
         };
         match dialling.as_mut().poll(context) {
             Poll::Pending => return false,
-            Poll::Ready(Ok(stream)) => {
-                accepting::prepare(&stream);
+            Poll::Ready(Ok(side)) => {
                 self.server = ServerSide::Connected(ConnectedServer {
-                    stream,
+                    side,
                     is_shut: false,
                     is_deaf: false,
                 });
@@ -165,7 +230,7 @@ impl<J: Judge> Passage<J> {
             Poll::Ready(Err(error)) => {
                 tracing::debug!(source = %self.route.source, server = %self.route.asked, %error, "cannot reach a server");
                 self.server = ServerSide::Gone;
-                self.conversation.dial_failed(&self.judge, dial::failure(&error), now);
+                self.conversation.dial_failed(&self.judge, error.failure(), now);
             }
         }
         true
@@ -176,7 +241,7 @@ impl<J: Judge> Passage<J> {
         if let ServerSide::Connected(server) = &mut self.server
             && !server.is_deaf
         {
-            match write_pending(&mut server.stream, context, self.conversation.for_server()) {
+            match write_and_flush(&mut server.side, context, self.conversation.for_server()) {
                 Ok(0) => {}
                 Ok(written) => {
                     self.conversation.sent_to_server(written);
@@ -185,69 +250,79 @@ impl<J: Judge> Passage<J> {
                 Err(_) => server.is_deaf = true,
             }
             if self.conversation.ends_server() && !server.is_shut {
-                server.is_shut = true;
-                let _ = SockRef::from(&server.stream).shutdown(Shutdown::Write);
+                server.is_shut = server.side.poll_shut(context).is_ready();
             }
         }
-        let written = write_pending(&mut self.client, context, self.conversation.for_client())?;
+        let ClientSide::Connected(client) = &mut self.client else {
+            return Ok(has_moved);
+        };
+        let written = write_and_flush(client, context, self.conversation.for_client())?;
         if written > 0 {
             self.conversation.sent_to_client(written);
             has_moved = true;
         }
         if self.conversation.ends_client() && !self.client_is_shut {
-            self.client_is_shut = true;
-            let _ = SockRef::from(&self.client).shutdown(Shutdown::Write);
+            self.client_is_shut = client.poll_shut(context).is_ready();
         }
         Ok(has_moved)
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
         let mut has_moved = false;
-        if self.client.poll_read_ready(context)?.is_ready()
+        if let ClientSide::Connected(client) = &mut self.client
+            && client.poll_readable(context)?.is_ready()
             && let Some(space) = self.conversation.client_space()
         {
             let room = space.capacity() - space.len();
-            match pin!(self.client.read_buf(space)).poll(context)? {
+            match client.poll_fill(context, space) {
                 Poll::Pending => {}
-                Poll::Ready(0) => {
-                    self.conversation.client_ended();
+                Poll::Ready(Ok(count @ 1..)) => {
+                    self.conversation.client_sent(count, room);
                     has_moved = true;
                 }
-                Poll::Ready(count) => {
-                    self.conversation.client_sent(count, room);
+                Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+                Poll::Ready(_) => {
+                    self.conversation.client_ended();
                     has_moved = true;
                 }
             }
         }
         if let ServerSide::Connected(server) = &mut self.server
-            && server.stream.poll_read_ready(context)?.is_ready()
+            && server.side.poll_readable(context)?.is_ready()
             && let Some(space) = self.conversation.server_space()
         {
             let room = space.capacity() - space.len();
-            match pin!(server.stream.read_buf(space)).poll(context)? {
+            match server.side.poll_fill(context, space) {
                 Poll::Pending => {}
-                Poll::Ready(0) if server.is_deaf && self.conversation.for_client().concat().is_empty() => {
+                Poll::Ready(Ok(0)) if server.is_deaf && self.conversation.for_client().concat().is_empty() => {
                     return Err(io::ErrorKind::ConnectionReset.into());
                 }
-                Poll::Ready(0) => {
+                Poll::Ready(Ok(0)) => {
                     self.conversation.server_ended();
                     has_moved = true;
                 }
-                Poll::Ready(count) => {
+                Poll::Ready(Ok(count)) => {
                     self.conversation.server_sent(count, room);
                     has_moved = true;
                 }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.conversation.server_broke_off();
+                    has_moved = true;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
             }
         }
         Ok(has_moved)
     }
 
     fn poll_relay(&mut self, context: &mut Context<'_>, now: Time) -> Poll<Ending> {
-        let (Some(relay), ServerSide::Connected(server)) = (&mut self.relay, &self.server) else {
+        let (Some(relay), ClientSide::Connected(client), ServerSide::Connected(server)) =
+            (&mut self.relay, &self.client, &self.server)
+        else {
             return Poll::Ready(Ending::Reset);
         };
         let before = relay.moved();
-        let over = relay.poll(context, &self.client, &server.stream);
+        let over = relay.poll(context, client.tcp(), server.side.tcp());
         if relay.moved() != before {
             self.conversation.spliced(now);
         }
@@ -276,28 +351,16 @@ impl<J: Judge> Drop for Passage<J> {
     fn drop(&mut self) {
         // Dropped before its end when the worker stops.
         if self.conversation.ending().is_none() && self.relay.as_ref().is_none_or(|relay| !relay.is_over()) {
-            reset(&self.client);
-            if let ServerSide::Connected(server) = &self.server {
-                reset(&server.stream);
-            }
+            self.reset();
         }
         let spliced = self.relay.as_ref().map_or((0, 0), |relay| relay.moved());
         self.conversation.closed(&self.judge, spliced);
     }
 }
 
-/// How many octets were written; none while the socket takes none.
-fn write_pending(stream: &mut TcpStream, context: &mut Context<'_>, pending: [&[u8]; 2]) -> io::Result<usize> {
-    let written = match pending {
-        [[], []] => return Ok(0),
-        [only, []] | [[], only] => Pin::new(stream).poll_write(context, only)?,
-        [first, second] => {
-            let slices = [IoSlice::new(first), IoSlice::new(second)];
-            Pin::new(stream).poll_write_vectored(context, &slices)?
-        }
-    };
-    Ok(match written {
-        Poll::Ready(written) => written,
-        Poll::Pending => 0,
-    })
+/// How many octets were taken; none while the socket takes none.
+fn write_and_flush(side: &mut PassageSide, context: &mut Context<'_>, pending: [&[u8]; 2]) -> io::Result<usize> {
+    let written = side.write(context, pending)?;
+    side.flush(context)?;
+    Ok(written)
 }

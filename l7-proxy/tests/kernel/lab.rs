@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use l7_proxy::{
-    ClientHello, ConnectionVerdict, DialOptions, DialTime, Inspection, Judge, L7Server, L7ServerConfig, PassageEvent,
-    PassageLimits, Refusal, RequestHead, RequestVerdict, Unreadable,
+    ClientHello, ConnectionVerdict, DialOptions, DialTime, HelloVerdict, Inspection, Judge, L7Server, L7ServerConfig,
+    PassageEvent, PassageLimits, Refusal, RequestHead, RequestVerdict, Termination, Unreadable,
 };
 use netns::Namespace;
 
@@ -128,12 +128,14 @@ impl Lab {
     }
 
     /// Serves each connection to the outside's port with a thread of its own.
-    pub(crate) fn serve(&self, port: u16, serve: impl Fn(TcpStream) + Send + Sync + Copy + 'static) {
+    pub(crate) fn serve(&self, port: u16, serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) {
         for address in OUTSIDE {
             let address = SocketAddr::new(address.parse().unwrap(), port);
             let listener = self.outside.run(|| TcpListener::bind(address)).unwrap().unwrap();
+            let serve = serve.clone();
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
+                    let serve = serve.clone();
                     thread::spawn(move || serve(stream));
                 }
             });
@@ -166,8 +168,13 @@ impl Lab {
 }
 
 /// An origin of HTTP: says who asks and for what, keeps connections, and reads bodies.
-pub(crate) fn http_origin(mut stream: TcpStream) {
+pub(crate) fn http_origin(stream: TcpStream) {
     let peer = stream.peer_addr().unwrap();
+    serve_http(stream, peer);
+}
+
+/// The same over anything that can be read and written.
+pub(crate) fn serve_http(mut stream: impl Read + Write, peer: SocketAddr) {
     let mut came = Vec::new();
     loop {
         let head = loop {
@@ -225,7 +232,7 @@ pub(crate) fn http_origin(mut stream: TcpStream) {
 }
 
 /// Sends back what comes, and ends when the client does.
-pub(crate) fn echo(mut stream: TcpStream) {
+pub(crate) fn echo(mut stream: impl Read + Write) {
     let mut buffer = [0; 65536];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
         if stream.write_all(&buffer[..count]).is_err() {
@@ -234,7 +241,7 @@ pub(crate) fn echo(mut stream: TcpStream) {
     }
 }
 
-fn read_more(stream: &mut TcpStream, into: &mut Vec<u8>) -> bool {
+fn read_more(stream: &mut impl Read, into: &mut Vec<u8>) -> bool {
     let mut buffer = [0; 65536];
     match stream.read(&mut buffer) {
         Ok(count @ 1..) => {
@@ -245,12 +252,14 @@ fn read_more(stream: &mut TcpStream, into: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Port 443 speaks TLS, port 80 HTTP. What is called `allowed` is allowed.
+/// Port 443 speaks TLS, port 80 HTTP. What is called `allowed` is allowed, and of
+/// `requests.example` each request that is.
 #[derive(Default)]
 pub(crate) struct LabJudge {
     pub(crate) events: Mutex<Vec<String>>,
     pub(crate) generation: std::sync::atomic::AtomicU64,
     pub(crate) refuses_all: std::sync::atomic::AtomicBool,
+    pub(crate) termination: Option<Termination>,
 }
 
 pub(crate) struct LabJudged(());
@@ -296,9 +305,13 @@ impl Judge for LabJudge {
         Ok(())
     }
 
-    fn hello(&self, _connection: &mut SocketAddr, hello: &ClientHello) -> Result<LabJudged, Refusal> {
+    fn hello(&self, _connection: &mut SocketAddr, hello: &ClientHello) -> Result<HelloVerdict<LabJudged>, Refusal> {
         match &hello.server_name {
-            Some(name) if name.as_str() == "allowed.example." => self.allows_still(),
+            Some(name) if name.as_str() == "allowed.example." => self.allows_still().map(HelloVerdict::Pass),
+            Some(name) if name.as_str() == "requests.example." => match &self.termination {
+                Some(termination) => Ok(HelloVerdict::Terminate(termination.clone())),
+                None => Err(Refusal::Name),
+            },
             Some(_) => Err(Refusal::Name),
             None => Err(Refusal::NoName),
         }

@@ -9,3 +9,4 @@ mod http;
 mod lab;
 mod opaque;
 mod rules;
+mod tls;

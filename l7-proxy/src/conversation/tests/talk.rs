@@ -12,7 +12,7 @@ use crate::edit::HeaderEdit;
 use crate::event::{DialFailure, PassageEvent};
 use crate::head::request::RequestHead;
 use crate::hello::ClientHello;
-use crate::judge::{ConnectionVerdict, DialTime, Inspection, Judge, RequestVerdict};
+use crate::judge::{ConnectionVerdict, DialTime, HelloVerdict, Inspection, Judge, RequestVerdict};
 use crate::limits::PassageLimits;
 use crate::refusal::{Refusal, Unreadable};
 
@@ -42,9 +42,9 @@ impl Judge for PlainJudge {
         Ok(())
     }
 
-    fn hello(&self, (): &mut (), hello: &ClientHello) -> Result<PlainJudged, Refusal> {
+    fn hello(&self, (): &mut (), hello: &ClientHello) -> Result<HelloVerdict<PlainJudged>, Refusal> {
         match &hello.server_name {
-            Some(name) if name.as_str().ends_with("allowed.example.") => Ok(PlainJudged(())),
+            Some(name) if name.as_str().ends_with("allowed.example.") => Ok(HelloVerdict::Pass(PlainJudged(()))),
             Some(_) => Err(Refusal::Name),
             None => Err(Refusal::NoName),
         }
