@@ -33,10 +33,11 @@ pub fn restore(directory: &Path, ledger: &mut Ledger) {
     }
 }
 
-/// How often ended leases are dropped, and the snapshot is written, at most.
+/// How often ended leases are dropped, at most.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether there is anything to drop or to write.
+/// How often it is looked whether there is anything to drop or to write, and the snapshot is
+/// written, at most. Where few lookups come, each snapshot costs as much as dozens of them.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
@@ -81,8 +82,8 @@ async fn keep_saved(began: Instant, handles: &AgentHandles) {
     loop {
         pause_for(began, pause).await;
         let lessons = handles.gate.answers_learned();
+        pause = LOOK;
         if saved == Some((lessons, ledger_file(directory))) {
-            pause = LOOK;
             continue;
         }
         let (place, ledger) = (directory.clone(), Arc::clone(&handles.ledger));
@@ -93,7 +94,7 @@ async fn keep_saved(began: Instant, handles: &AgentHandles) {
         match writing.await {
             Ok(Ok(took)) => {
                 saved = Some((lessons, ledger_file(directory)));
-                pause = EVERY.max(took * SHARE);
+                pause = LOOK.max(took * SHARE);
             }
             Ok(Err(error)) => {
                 warn!(%error, "the ledger's snapshot cannot be written; a restart will not know the names behind learned addresses");

@@ -1,8 +1,10 @@
 //! What an agent does by itself while nobody asks anything.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::plan;
 
@@ -27,6 +29,29 @@ fn an_agent_that_is_asked_nothing_is_seldom_awake() {
     assert!(
         woken <= WAKE_UPS_A_SECOND * seconds,
         "its threads slept {woken} times in {seconds} seconds"
+    );
+}
+
+#[test]
+fn names_that_are_learned_one_by_one_are_saved_together() {
+    let names: Vec<String> = (0..200).map(|number| format!("n{number}.api.example")).collect();
+    let records: Vec<String> = names.iter().map(|name| format!("{name} 300 A 198.51.100.7")).collect();
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    let scenario = plan().allow(0, &["*.api.example"]).records(&records).start();
+    let file = scenario.installation().scratch("state/ledger.json");
+    let (began, mut saved) = (Instant::now(), BTreeSet::new());
+    for name in &names {
+        scenario.learn(0, name);
+        saved.extend(fs::metadata(&file).map(|it| (it.ino(), it.mtime(), it.mtime_nsec())));
+        thread::sleep(Duration::from_millis(20));
+    }
+    // Every two seconds, and what the start and the first of them leave behind.
+    let most = began.elapsed().as_secs() / 2 + 3;
+    assert!(
+        saved.len() as u64 <= most,
+        "{} times in {:?}",
+        saved.len(),
+        began.elapsed()
     );
 }
 
