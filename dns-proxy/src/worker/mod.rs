@@ -64,19 +64,32 @@ const MAX_QUERY: usize = 1_232;
 /// The longest datagram.
 const MAX_ANSWER: usize = 65_535;
 
-/// A turn with so many datagrams is a burst: pause [`GATHER`] so that the next batch is larger.
+/// A turn with so many datagrams is a burst: pause for [`GATHER`] so that the next batch is larger.
 /// After a whole batch the next one waits in the socket already.
 const BURST: Range<usize> = 8..BATCH;
 
-/// How long to let a burst grow. Sending is most of what a lookup costs, and replies to one client
-/// leave as one, so a larger batch costs less for each lookup. Outside of bursts nobody waits.
+/// How long an only worker lets a burst grow. Sending is most of what a lookup costs, and replies
+/// to one client leave as one, so a larger batch costs less for each lookup. Outside of bursts
+/// nobody waits.
 const GATHER: Duration = Duration::from_micros(50);
+
+/// The most workers that wait for a batch as large as that of an only one.
+const GATHERING: usize = 4;
 
 /// How often sockets that are no longer needed are closed.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long to pause after an error of a listening socket itself, which may last (no memory).
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long to pause after a turn in which a worker took so many datagrams. The kernel spreads
+/// clients over the workers, so that each of N gets its Nth part of a burst: it waits N times as
+/// long, for a batch that costs as little.
+fn gather_pause(taken: usize, workers: usize) -> Option<Duration> {
+    BURST
+        .contains(&taken)
+        .then(|| GATHER * workers.clamp(1, GATHERING) as u32)
+}
 
 /// Starts a worker in the network namespace of the calling thread. It ends with the message
 /// [`WorkerMessage::Stop`].
@@ -94,6 +107,7 @@ pub(crate) fn start<G: Gate>(
     let alarm = Alarm::new()?;
     watch(&poll, alarm.as_fd(), PollToken::Alarm)?;
     let now = Instant::now();
+    let workers = config.workers;
     let worker = UdpWorker {
         lookups: Lookups::new(gate, config, shared, &mailbox, now),
         sockets: WorkerSockets {
@@ -111,6 +125,7 @@ pub(crate) fn start<G: Gate>(
         answers: ReceiveBatch::new(BATCH, MAX_ANSWER),
         messages: Vec::new(),
         taken: 0,
+        workers,
         busy_poll: BusyPoll::default(),
         alarm,
         tidied: now,
@@ -131,6 +146,8 @@ struct UdpWorker<G: Gate> {
     messages: Vec<WorkerMessage<G::Proof>>,
     /// Datagrams taken in this turn.
     taken: usize,
+    /// How many workers there are, this one included.
+    workers: usize,
     busy_poll: BusyPoll,
     alarm: Alarm,
     tidied: Instant,
@@ -172,8 +189,8 @@ impl<G: Gate> UdpWorker<G> {
     fn turn(&mut self, events: &mut Vec<epoll::Event>) -> ControlFlow<()> {
         events.clear();
         let taken = mem::take(&mut self.taken);
-        if BURST.contains(&taken) {
-            thread::sleep(GATHER);
+        if let Some(pause) = gather_pause(taken, self.workers) {
+            thread::sleep(pause);
         }
         if let Err(error) = self.wait(taken, events) {
             tracing::error!(%error, "waiting for lookups failed; going on");
@@ -558,6 +575,26 @@ impl From<u64> for PollToken {
             1 => PollToken::Listening(number),
             2 => PollToken::Upstream(number),
             _ => PollToken::Alarm,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_worker_lets_its_part_of_a_burst_grow_for_as_much_longer() {
+        let micros = |taken, workers| gather_pause(taken, workers).map(|pause| pause.as_micros());
+        for (workers, longest) in [(1, 50), (2, 100), (4, 200), (64, 200)] {
+            assert_eq!(micros(7, workers), None, "{workers} workers: that is no burst");
+            assert_eq!(micros(8, workers), Some(longest), "{workers} workers");
+            assert_eq!(micros(BATCH - 1, workers), Some(longest), "{workers} workers");
+            assert_eq!(
+                micros(BATCH, workers),
+                None,
+                "{workers} workers: the next batch is there"
+            );
         }
     }
 }
