@@ -24,6 +24,7 @@ use crate::handles::AgentHandles;
 use crate::http::{HttpError, HttpServer};
 use crate::ledger_file;
 use crate::local_api::{ApiServer, ServeError};
+use crate::local_authority::LocalAuthority;
 use crate::metrics::Metrics;
 use crate::reconcile::Reconciler;
 use crate::records::{self, Recorder};
@@ -56,6 +57,24 @@ pub enum StartError {
     Api(#[from] ServeError),
 }
 
+/// What an agent shares with who starts it.
+#[derive(Debug)]
+pub struct AgentEquipment {
+    /// What happens is recorded here.
+    pub events: Arc<EventLog>,
+    /// With whose certificates TLS ends here, where rules want that.
+    pub authority: Option<Arc<LocalAuthority>>,
+}
+
+impl Default for AgentEquipment {
+    fn default() -> Self {
+        Self {
+            events: Arc::new(EventLog::new(RingLimits::default())),
+            authority: None,
+        }
+    }
+}
+
 /// A running agent. Dropping it stops it as a crash would; [`stop`](Agent::stop) ends it cleanly.
 pub struct Agent {
     handles: AgentHandles,
@@ -75,16 +94,15 @@ impl Agent {
         source: impl ObjectSource,
         supervision: Option<Arc<Supervision>>,
     ) -> Result<Self, StartError> {
-        let events = Arc::new(EventLog::new(RingLimits::default()));
-        Self::start_recording(settings, source, supervision, events).await
+        Self::start_equipped(settings, source, supervision, AgentEquipment::default()).await
     }
 
-    /// As [`start`](Self::start). What happens is recorded in `events`.
-    pub async fn start_recording(
+    /// As [`start`](Self::start), with what is also the caller's.
+    pub async fn start_equipped(
         settings: Settings,
         mut source: impl ObjectSource,
         supervision: Option<Arc<Supervision>>,
-        events: Arc<EventLog>,
+        equipment: AgentEquipment,
     ) -> Result<Self, StartError> {
         let kept = supervision.as_deref().map(|it| it as &dyn SocketStore);
         // Before anything is touched that another agent may be using.
@@ -97,7 +115,7 @@ impl Agent {
             None => None,
         };
         let metrics = Arc::new(Metrics::new());
-        let handles = assemble(settings, Arc::clone(&metrics), supervision.clone(), events)?;
+        let handles = assemble(settings, Arc::clone(&metrics), supervision.clone(), equipment)?;
         let mut tasks = JoinSet::new();
 
         let SourceHandles {
@@ -230,8 +248,9 @@ fn assemble(
     settings: Settings,
     metrics: Arc<Metrics>,
     supervision: Option<Arc<Supervision>>,
-    events: Arc<EventLog>,
+    equipment: AgentEquipment,
 ) -> Result<AgentHandles, StartError> {
+    let AgentEquipment { events, authority } = equipment;
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     if let Some(directory) = &settings.state_dir {
         state_dir::sweep(directory, state_dir::ABANDONED);
@@ -282,6 +301,7 @@ fn assemble(
         gate,
         recorder,
         events,
+        authority,
         server,
         supervision,
     })

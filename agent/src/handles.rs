@@ -13,6 +13,7 @@ use settings::Settings;
 use supervisor::Supervision;
 
 use crate::gate::NodeGate;
+use crate::local_authority::LocalAuthority;
 use crate::records::Recorder;
 
 /// Handles to the parts of a running agent; cheap to clone.
@@ -30,6 +31,8 @@ pub struct AgentHandles {
     pub recorder: Arc<Recorder>,
     /// What happened, for whoever looks.
     pub events: Arc<EventLog>,
+    /// With whose certificates TLS ends here, where rules want that.
+    pub authority: Option<Arc<LocalAuthority>>,
     /// The DNS listeners. Locked only while they change.
     pub server: Arc<tokio::sync::Mutex<DnsServer<NodeGate>>>,
     /// Who starts it again when it dies, if anybody.

@@ -21,24 +21,27 @@ use events::RequestEvent;
 use fqdn_cache::Ledger;
 use l7_proxy::{
     ClientHello, ConnectionVerdict, DialTime, HeaderEdit, HelloVerdict, Inspection, Judge, PassageEvent, Refusal,
-    RequestHead, RequestVerdict, Unreadable,
+    RequestHead, RequestVerdict, Termination, Unreadable,
 };
 use names::Name;
 use parking_lot::Mutex;
 use planner::Plan;
 use policy::ProgramId;
-use policy::l7::{Announcement, HeaderChange, HttpRequest, L7Denial};
+use policy::l7::{Announcement, HeaderChange, HttpRequest, L7Denial, TlsEnd};
 use smallvec::SmallVec;
 
 use crate::gate::NodeGate;
+use crate::local_authority::LocalAuthority;
 
-use connection_rules::{ConnectionParties, ConnectionRules, PartyVerdict};
+use connection_rules::{ConnectionParties, ConnectionRules, PartyVerdict, Passing};
 
 /// Judges by the plan in force.
 #[derive(Debug)]
 pub struct NodeJudge {
     gate: Arc<NodeGate>,
     ledger: Arc<Mutex<Ledger>>,
+    /// With whose certificates TLS ends here, where rules want that.
+    authority: Option<Arc<LocalAuthority>>,
 }
 
 /// Evidence that a connection or request was judged. Only this module makes one.
@@ -52,6 +55,8 @@ pub struct JudgedConnection {
     rules: ConnectionRules,
     /// Of which publication the rules are.
     generation: u64,
+    /// The server that its client named, where TLS ends here.
+    secured: Option<Name>,
     /// The names that held the destination's address when it began.
     held: SmallVec<[Name; 2]>,
     allowed: Option<LastAllowed>,
@@ -81,9 +86,14 @@ struct OwnedRequest {
 }
 
 impl NodeJudge {
-    /// A judge by what `gate` has in force and what `ledger` holds.
-    pub fn new(gate: Arc<NodeGate>, ledger: Arc<Mutex<Ledger>>) -> Self {
-        Self { gate, ledger }
+    /// A judge by what `gate` has in force and what `ledger` holds. Without an authority nothing
+    /// passes whose TLS is to end here by its certificates.
+    pub fn new(gate: Arc<NodeGate>, ledger: Arc<Mutex<Ledger>>, authority: Option<Arc<LocalAuthority>>) -> Self {
+        Self {
+            gate,
+            ledger,
+            authority,
+        }
     }
 
     /// The rules of now. A plan that is about to be in force counts where it alone knows the pod:
@@ -124,24 +134,44 @@ impl NodeJudge {
         })
     }
 
-    fn decide(&self, connection: &JudgedConnection, announced: Announcement<'_>) -> Result<Vec<HeaderEdit>, L7Denial> {
+    fn decide<'c>(
+        &self,
+        connection: &'c JudgedConnection,
+        announced: Announcement<'_>,
+    ) -> Result<Passing<'c>, L7Denial> {
         let in_force = self.gate.in_force();
         let names = |address, tiers| self.names_of(&in_force.plan, address, tiers, &connection.held);
-        let decided = connection.rules.decide(announced, names);
-        decided.map(|changes| changes.into_iter().map(edit).collect())
+        connection.rules.decide(announced, names)
     }
 
-    fn judge_hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<Judged, Refusal> {
+    fn judge_hello(
+        &self,
+        connection: &mut JudgedConnection,
+        hello: &ClientHello,
+    ) -> Result<HelloVerdict<Judged>, Refusal> {
         let announced = Announcement::Tls {
             server_name: hello.server_name.as_ref(),
             is_encrypted: hello.is_encrypted,
         };
-        self.decide(connection, announced).map_err(refusal)?;
+        let passing = self.decide(connection, announced).map_err(refusal)?;
+        if let Some(end) = passing.tls_end {
+            let name = hello.server_name.clone().ok_or(Refusal::NoName)?;
+            let termination = self.termination(end, name.clone())?;
+            connection.secured = Some(name);
+            return Ok(HelloVerdict::Terminate(termination));
+        }
         connection.allowed = Some(LastAllowed::Hello {
             server_name: hello.server_name.clone(),
             is_encrypted: hello.is_encrypted,
         });
-        Ok(Judged(()))
+        Ok(HelloVerdict::Pass(Judged(())))
+    }
+
+    fn termination(&self, end: &TlsEnd, name: Name) -> Result<Termination, Refusal> {
+        match (end, &self.authority) {
+            (TlsEnd::LocalAuthority, Some(authority)) => Ok(authority.termination(name)),
+            (TlsEnd::LocalAuthority, None) => Err(Refusal::NoCertificate),
+        }
     }
 
     fn judge_request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
@@ -161,7 +191,8 @@ impl NodeJudge {
             host: host.as_bytes(),
             headers: &fields,
         };
-        match self.decide(connection, Announcement::Http(&read)) {
+        let decided = self.decide(connection, announcement(connection.secured.as_ref(), &read));
+        match decided.map(|passing| passing.changes.into_iter().map(edit).collect()) {
             Err(denial) => RequestVerdict::Deny(refusal(denial)),
             Ok(edits) => {
                 connection.allowed = Some(LastAllowed::Request(OwnedRequest {
@@ -245,6 +276,7 @@ impl Judge for NodeJudge {
                     parties,
                     rules: ConnectionRules::default(),
                     generation,
+                    secured: None,
                     held,
                     allowed: Some(LastAllowed::Anything),
                 },
@@ -263,6 +295,7 @@ impl Judge for NodeJudge {
                         parties,
                         rules,
                         generation,
+                        secured: None,
                         held,
                         allowed: None,
                     },
@@ -281,13 +314,14 @@ impl Judge for NodeJudge {
     fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<HelloVerdict<Judged>, Refusal> {
         let judged = self.judge_hello(connection, hello);
         self.record(connection, judged.as_ref().err().copied(), || RequestEvent {
+            is_tls: true,
             method: None,
             host: hello.server_name.as_ref().map_or_else(String::new, Name::to_string),
             path: None,
             status: None,
             reason: None,
         });
-        judged.map(HelloVerdict::Pass)
+        judged
     }
 
     fn request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
@@ -296,7 +330,9 @@ impl Judge for NodeJudge {
             RequestVerdict::Forward { .. } => None,
             RequestVerdict::Deny(refusal) => Some(*refusal),
         };
+        let is_tls = connection.secured.is_some();
         self.record(connection, refused, || RequestEvent {
+            is_tls,
             method: Some(request.method().to_owned()),
             host: request.host().unwrap_or_default().to_owned(),
             path: Some(request.path().to_owned()),
@@ -350,7 +386,7 @@ impl Judge for NodeJudge {
                     host: request.host.as_bytes(),
                     headers: &fields,
                 };
-                self.decide(connection, Announcement::Http(&read))
+                self.decide(connection, announcement(connection.secured.as_ref(), &read))
             }
         };
         decided.map(|_| Judged(())).map_err(refusal)
@@ -365,6 +401,14 @@ impl Judge for NodeJudge {
     }
 }
 
+/// What a request announces, within TLS to this server or in clear.
+fn announcement<'a>(secured: Option<&'a Name>, request: &'a HttpRequest<'a>) -> Announcement<'a> {
+    match secured {
+        Some(server_name) => Announcement::Secured { server_name, request },
+        None => Announcement::Http(request),
+    }
+}
+
 fn refusal(denial: L7Denial) -> Refusal {
     match denial {
         L7Denial::NoRule => Refusal::Destination,
@@ -375,6 +419,7 @@ fn refusal(denial: L7Denial) -> Refusal {
         L7Denial::NoName => Refusal::NoName,
         L7Denial::ServerName => Refusal::Name,
         L7Denial::Request => Refusal::Request,
+        L7Denial::OtherHost => Refusal::OtherHost,
         L7Denial::OtherName => Refusal::NameOfAnotherAddress,
     }
 }

@@ -8,7 +8,7 @@
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force;
 //!   [`log_throttle`] keeps lookups from filling the log.
 //! - [`judge`]: what the L7 proxy asks of each connection that is looked into; `inspector` starts
-//!   that proxy.
+//!   that proxy, and [`local_authority`] has certificates for TLS that ends there.
 //! - `policy_log`: how policies were read and whom they select, in the log.
 //! - `news`: the same of policies and of the agent, as events; [`event_rows`] and `event_stream`
 //!   show events.
@@ -37,6 +37,7 @@ pub mod judge;
 pub mod ledger_file;
 mod live_flows;
 pub mod local_api;
+pub mod local_authority;
 pub mod log_throttle;
 mod masked_peers;
 pub mod metrics;

@@ -108,7 +108,8 @@ pub struct Reconciler {
 impl Reconciler {
     /// A loop with nothing in force yet.
     pub fn new(handles: AgentHandles, revoker: Revoker) -> Self {
-        let judge = NodeJudge::new(Arc::clone(&handles.gate), Arc::clone(&handles.ledger));
+        let (gate, ledger) = (Arc::clone(&handles.gate), Arc::clone(&handles.ledger));
+        let judge = NodeJudge::new(gate, ledger, handles.authority.clone());
         Self {
             cluster: cluster(&handles.settings),
             inspector: Inspector::new(handles.settings.inspection.clone(), Arc::new(judge)),

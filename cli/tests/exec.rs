@@ -12,6 +12,10 @@ use std::process::{Child, Command, Output, Stdio};
 mod confinement;
 #[path = "exec/learn.rs"]
 mod learn;
+#[path = "exec/outside.rs"]
+mod outside;
+#[path = "exec/requests.rs"]
+mod requests;
 #[path = "exec/terminal.rs"]
 mod terminal;
 
@@ -257,6 +261,8 @@ fn two_run_side_by_side() {
 struct Host {
     lab: Lab,
     links: Vec<String>,
+    /// Addresses and rules of routing.
+    routing: String,
     folder: tempfile::TempDir,
 }
 
@@ -274,6 +280,7 @@ impl Host {
         lab.node().set_sysctl("ipv4/conf/all/forwarding", "0").unwrap();
         Self {
             links: lab.node().links().unwrap(),
+            routing: routing(lab.node()),
             folder: tempfile::tempdir().unwrap(),
             lab,
         }
@@ -322,12 +329,22 @@ impl Host {
             let value = node.sysctl(&format!("ipv4/conf/{link}/forwarding")).unwrap();
             value != "0"
         });
-        tables.stdout.is_empty() && node.links().unwrap() == self.links && !forwarding
+        tables.stdout.is_empty() && node.links().unwrap() == self.links && routing(node) == self.routing && !forwarding
     }
 
     fn assert_untouched(&self) {
+        assert_eq!(routing(self.lab.node()), self.routing);
         assert!(self.is_untouched());
     }
+}
+
+/// The addresses of `lo`, and the rules of routing.
+fn routing(node: &Namespace) -> String {
+    let shown = ["-o address show dev lo", "-4 rule", "-6 rule"].map(|arguments| {
+        let output = node.command("ip").args(arguments.split(' ')).output().unwrap();
+        stdout(&output)
+    });
+    shown.concat()
 }
 
 /// Kills `namegate exec` by SIGKILL, and waits for the end of everything that it has started: the

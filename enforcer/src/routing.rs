@@ -104,6 +104,15 @@ pub fn take_down(interception: &Interception) {
     report(Rtnetlink::open().and_then(|mut kernel| remove(&mut kernel, routing_objects)));
 }
 
+/// Removes what [`set_up_handover`] made. What is already gone is no error; what cannot be removed
+/// is logged.
+pub fn take_down_handover(reply_mark: NonZeroU32, routing_table: u32) {
+    report(Rtnetlink::open().and_then(|mut kernel| {
+        remove(&mut kernel, handover_addresses())?;
+        remove(&mut kernel, delivery(reply_mark, routing_table))
+    }));
+}
+
 /// Removes everything that any mode has made, with any mark and table.
 pub fn take_down_all() {
     report(Rtnetlink::open().and_then(|mut kernel| {

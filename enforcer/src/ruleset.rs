@@ -78,6 +78,7 @@ pub(crate) mod table_sets;
 use std::collections::{BTreeMap, BTreeSet};
 
 use document::{ChainForm, NftDocument};
+pub use handover::HANDOVER_HOOK;
 pub use longest_path::{longest_handover_path, longest_path, longest_path_of_both_ends};
 use nftables::schema::Nftables;
 

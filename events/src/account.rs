@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use names::Name;
 
-use crate::event::{Event, EventDetail, EventVerdict, FlowEvent, LookupEvent};
+use crate::event::{Event, EventDetail, EventVerdict, FlowEvent, LookupEvent, RequestEvent};
 
 /// What somebody has looked up and connected to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct NetworkAccount {
     pub names: BTreeMap<Name, NameUse>,
     /// Destinations that no name has led to.
     pub nameless: BTreeMap<FlowEnd, FlowUse>,
+    /// How often requests were refused, in connections that are looked into.
+    pub refused_requests: BTreeMap<RequestLine, u64>,
     /// So many events were not seen.
     pub lost: u64,
 }
@@ -32,6 +34,19 @@ pub struct NameUse {
     pub addresses: BTreeSet<IpAddr>,
     /// Where it led to.
     pub flows: BTreeMap<FlowEnd, FlowUse>,
+}
+
+/// A request as people write it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestLine {
+    /// Whether it came in TLS.
+    pub is_tls: bool,
+    /// The host, with a port where one was written.
+    pub host: String,
+    /// The path with the query; `None` where the connection was refused by its name alone.
+    pub path: Option<String>,
+    /// The method; `None` likewise.
+    pub method: Option<String>,
 }
 
 /// How many flows began to one destination.
@@ -67,8 +82,23 @@ impl NetworkAccount {
         match &event.detail {
             EventDetail::Lookup(lookup) => self.looked_up(event.verdict, lookup),
             EventDetail::Flow(flow) => self.flowed(event, flow),
-            EventDetail::Request(_) | EventDetail::Policy(_) | EventDetail::Agent(_) => false,
+            EventDetail::Request(request) => self.requested(event.verdict, request),
+            EventDetail::Policy(_) | EventDetail::Agent(_) => false,
         }
+    }
+
+    fn requested(&mut self, verdict: EventVerdict, request: &RequestEvent) -> bool {
+        let is_refused = verdict == EventVerdict::Refused;
+        if is_refused {
+            let line = RequestLine {
+                is_tls: request.is_tls,
+                host: request.host.clone(),
+                path: request.path.clone(),
+                method: request.method.clone(),
+            };
+            *self.refused_requests.entry(line).or_default() += 1;
+        }
+        is_refused
     }
 
     fn looked_up(&mut self, verdict: EventVerdict, lookup: &LookupEvent) -> bool {
@@ -198,6 +228,21 @@ pub mod samples {
                 totals: None,
             }),
             ..lookup(verdict, "unused.example", &[])
+        }
+    }
+
+    /// A request in TLS that was refused.
+    pub fn refused_request(method: &str, host: &str, path: &str) -> Event {
+        Event {
+            detail: EventDetail::Request(RequestEvent {
+                is_tls: true,
+                method: Some(method.to_owned()),
+                host: host.to_owned(),
+                path: Some(path.to_owned()),
+                status: None,
+                reason: None,
+            }),
+            ..lookup(EventVerdict::Refused, "unused.example", &[])
         }
     }
 

@@ -126,6 +126,8 @@ pub struct FlowTotals {
 /// A request inside a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestEvent {
+    /// Whether it came in TLS.
+    pub is_tls: bool,
     /// The method of HTTP; `None` where only the server's name is known (TLS).
     pub method: Option<String>,
     /// The host that was asked for.

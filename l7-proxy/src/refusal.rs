@@ -24,6 +24,12 @@ pub enum Refusal {
     /// No rule allows the request.
     #[error("no rule allows the request")]
     Request,
+    /// The request is for another host than the TLS connection that it comes in (421).
+    #[error("the request is for another host than the connection")]
+    OtherHost,
+    /// TLS is to end here, and there is no certificate for it.
+    #[error("there is no certificate to end TLS with")]
+    NoCertificate,
     /// A rule would edit a field that decides framing or routing.
     #[error("a rule would edit a header field that decides framing or routing")]
     FramingEdit,
@@ -57,6 +63,8 @@ impl Refusal {
             Self::NameOfAnotherAddress => "name_of_another_address",
             Self::EncryptedHello => "encrypted_hello",
             Self::Request => "request",
+            Self::OtherHost => "other_host",
+            Self::NoCertificate => "no_certificate",
             Self::FramingEdit => "framing_edit",
             Self::Unreadable(why) => why.label(),
             Self::Loop => "loop",

@@ -56,6 +56,15 @@ pub enum KnownAnnouncement {
         /// The host, with a port where one is sent.
         host: String,
     },
+    /// A request within TLS, for the host that the connection names.
+    Secured {
+        /// The name of the TLS server.
+        server_name: Name,
+        /// The method.
+        method: String,
+        /// The path with the query.
+        path: String,
+    },
 }
 
 /// The other end of the traffic, as far as it is known.

@@ -16,6 +16,7 @@ mod http_request;
 mod http_rule;
 mod http_rule_list;
 mod server_name;
+mod tls_end;
 
 use std::fmt;
 
@@ -28,6 +29,7 @@ pub use http_request::HttpRequest;
 pub use http_rule::HttpRule;
 pub use http_rule_list::{AllowedRequest, HttpRuleList};
 pub use server_name::{ServerNameError, ServerNamePattern};
+pub use tls_end::TlsEnd;
 
 /// What a connection must announce for a rule to let it through: all of it.
 ///
@@ -42,6 +44,9 @@ pub struct L7Rules {
     /// `namegate.io/verify-names`: the name that the connection announces (by TLS, or as the host
     /// of plain HTTP) is one that the rule selects, and that its address was learned for.
     pub verify_names: Option<VerifyNames>,
+    /// TLS ends at the node, so that `http` speaks of the requests within it. `None`: `http` speaks
+    /// of requests in clear.
+    pub tls: Option<TlsEnd>,
 }
 
 /// What becomes of a connection that announces another name than its address was learned for.
@@ -62,12 +67,12 @@ impl L7Rules {
 
     /// Whether the first bytes of a TLS connection can fulfil it.
     pub fn takes_tls(&self) -> bool {
-        self.http.is_none()
+        self.http.is_none() || self.tls.is_some()
     }
 
-    /// Whether plain HTTP can fulfil it.
+    /// Whether plain HTTP can fulfil it. Where TLS is to end, what comes in clear is refused.
     pub fn takes_http(&self) -> bool {
-        self.server_names.is_empty()
+        self.server_names.is_empty() && self.tls.is_none()
     }
 }
 
@@ -78,6 +83,9 @@ impl fmt::Display for L7Rules {
         if !self.server_names.is_empty() {
             let names: Vec<String> = self.server_names.iter().map(ServerNamePattern::to_string).collect();
             conditions.push(format!("TLS to {}", names.join(" or ")));
+        }
+        if self.tls.is_some() {
+            conditions.push("TLS that ends at the node".to_owned());
         }
         conditions.extend(self.http.as_ref().map(HttpRuleList::to_string));
         if self.verify_names.is_some() {

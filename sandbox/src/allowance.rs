@@ -1,5 +1,5 @@
 //! What a value of `--allow` or `--deny` says: a name, a pattern or a network, with a port or
-//! without.
+//! without; or requests, by method and URL.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use names::Pattern;
-use policy::{PeerSelector, PortRange, PortSet, Protocol, Zone};
+use policy::{InspectedPorts, PeerSelector, PortRange, PortSet, Protocol, Zone};
+
+use crate::allowed_requests::AllowedRequests;
 
 /// One value of `--allow` or `--deny`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(crate) struct Allowance {
     peers: AllowedPeers,
     /// Over TCP, UDP and SCTP; `None`: every port and protocol.
     port: Option<u16>,
+    /// What may be asked for there; `None`: nobody looks.
+    requests: Option<AllowedRequests>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,12 +31,25 @@ impl FromStr for Allowance {
     type Err = String;
 
     /// Reads `NAME`, `PATTERN`, `IP` or `CIDR`, each with `:PORT` or without. An IPv6 address with
-    /// a port stands in brackets.
+    /// a port stands in brackets. Or `METHOD,… URL`, where the methods may be left out.
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            let (requests, authority) = AllowedRequests::parse(text)?;
+            let destination: Self = authority.parse()?;
+            if matches!(destination.peers, AllowedPeers::Network(_)) {
+                return Err("requests are allowed by the name of their server, and not by its address".to_owned());
+            }
+            return Ok(Self {
+                port: destination.port.or(Some(requests.usual_port())),
+                requests: Some(requests),
+                ..destination
+            });
+        }
         if let Some(network) = network(text) {
             return Ok(Self {
                 peers: AllowedPeers::Network(network),
                 port: None,
+                requests: None,
             });
         }
         let (peers, port) = match text.rsplit_once(':') {
@@ -48,6 +65,7 @@ impl FromStr for Allowance {
             return Ok(Self {
                 peers: AllowedPeers::Network(network),
                 port,
+                requests: None,
             });
         }
         let pattern = match peers.contains('*') {
@@ -58,6 +76,7 @@ impl FromStr for Allowance {
         Ok(Self {
             peers: AllowedPeers::Names(pattern),
             port,
+            requests: None,
         })
     }
 }
@@ -76,9 +95,15 @@ impl Allowance {
         }
     }
 
-    /// The ports as policies select them.
+    /// What may be asked for; `None` where nobody looks.
+    pub(crate) fn requests(&self) -> Option<&AllowedRequests> {
+        self.requests.as_ref()
+    }
+
+    /// The ports where nobody looks, as policies select them.
     pub(crate) fn ports(&self) -> PortSet {
         match self.port {
+            _ if self.requests.is_some() => PortSet::Ranges(Vec::new()),
             None => PortSet::All,
             Some(port) => {
                 let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -88,8 +113,26 @@ impl Allowance {
     }
 }
 
+impl Allowance {
+    /// The ports whose connections are looked into, as policies select them.
+    pub(crate) fn inspected(&self) -> Vec<InspectedPorts> {
+        let (Some(requests), Some(port)) = (&self.requests, self.port) else {
+            return Vec::new();
+        };
+        vec![InspectedPorts {
+            path: self.to_string(),
+            ports: PortSet::from_ranges([PortRange::single(Protocol::Tcp, port)]),
+            named: Vec::new(),
+            rules: requests.rules(),
+        }]
+    }
+}
+
 impl fmt::Display for Allowance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(requests) = &self.requests {
+            return f.write_str(requests.as_str());
+        }
         match (&self.peers, self.port) {
             (AllowedPeers::Names(pattern), None) => pattern.fmt(f),
             (AllowedPeers::Names(pattern), Some(port)) => write!(f, "{pattern}:{port}"),

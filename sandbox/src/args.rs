@@ -15,11 +15,12 @@ use names::Name;
 use policy::{DenyResponse, QuestionMode};
 use settings::options::ResolverOptions;
 use settings::{
-    AgentOptions, DnsAddress, HostFacts, HttpAddress, InterceptionMode, NameMatching, PrivateAddresses, RecordsGroup,
-    RejectedOption, Settings, UpstreamAddress, choice, resolve,
+    AgentOptions, DnsAddress, HostFacts, HttpAddress, InspectionMode, InterceptionMode, NameMatching, PrivateAddresses,
+    RecordsGroup, RejectedOption, Settings, UpstreamAddress, choice, resolve,
 };
 
 use crate::allowance::{Allowance, read_list};
+use crate::allowed_requests::AllowedRequests;
 use crate::child::DNS_PORT;
 use crate::network_plan::NetworkPlan;
 use crate::source::Allowances;
@@ -32,9 +33,15 @@ use crate::{firewall, source};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Name that may be reached, on every port or on one; with stars a pattern, as in matchPattern;
-    /// or an address or network (repeatable)
-    #[arg(long, value_name = "NAME|PATTERN|CIDR[:PORT]")]
+    /// or an address or network; or requests, as in 'GET https://api.github.com/repos/**'
+    /// (repeatable)
+    #[arg(long, value_name = "NAME|PATTERN|CIDR[:PORT]|[METHODS ]URL")]
     allow: Vec<Allowance>,
+
+    /// Read requests in TLS, as `--allow` with https URLs needs: the command is told to trust an
+    /// authority that lives as long as it, and its connections to these names are decrypted here
+    #[arg(long)]
+    inspect: bool,
 
     /// File with values of --allow, one a line, # for comments (repeatable)
     #[arg(long, value_name = "FILE")]
@@ -135,6 +142,19 @@ impl Args {
                 Err(error) => wrong.push(format!("--allow-file {}:{error}", file.display())),
             }
         }
+        let looks = |value: &&Allowance| value.requests().is_some_and(AllowedRequests::is_tls);
+        if let Some(value) = allowances.allow.iter().find(looks)
+            && !self.inspect
+        {
+            wrong.push(format!(
+                "--allow '{value}' reads requests in TLS: add --inspect, which has the command trust an authority of this run"
+            ));
+        }
+        if let Some(value) = allowances.deny.iter().find(|value| value.requests().is_some()) {
+            wrong.push(format!(
+                "--deny '{value}': requests are refused unless they are allowed; deny a name"
+            ));
+        }
         if wrong.is_empty() { Ok(allowances) } else { Err(wrong) }
     }
 
@@ -145,6 +165,11 @@ impl Args {
             assumed_port: None,
         };
         self.learn.as_deref().map(|file| (file, options))
+    }
+
+    /// Whether TLS ends here where requests in it are allowed.
+    pub(crate) fn inspects(&self) -> bool {
+        self.inspect
     }
 
     pub(crate) fn report_file(&self) -> Option<&Path> {
@@ -199,6 +224,7 @@ impl Args {
         options.kernel.deny_response = self.deny_response;
         options.kernel.table = firewall::agent_table(plan.id);
         options.kernel.records_group = RecordsGroup::Group(records_group(plan.id));
+        options.inspection.inspect = InspectionMode::On;
         options.process.http = HttpAddress::Off;
         options.process.state_dir = None;
         options.process.run_dir = None;

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -94,12 +94,12 @@ impl Child {
     }
 }
 
-/// Starts `command` (program and arguments) in the sandbox, with one more environment variable, and
+/// Starts `command` (program and arguments) in the sandbox, with more environment variables, and
 /// with the descriptors `kept` besides the standard ones. Must be called on a thread that lives
 /// until the child is gone: the kernel kills the child when the *thread* that started it ends.
 pub(crate) fn start(
     command: &[OsString],
-    variable: (&str, &Path),
+    variables: &[(&str, PathBuf)],
     network: &Namespace,
     resolvers: &[IpAddr],
     kept: &[RawFd],
@@ -116,7 +116,9 @@ pub(crate) fn start(
         }
     }
     let mut prepared = std::process::Command::new(program);
-    prepared.args(arguments).env(variable.0, variable.1);
+    prepared
+        .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)));
     let confinement = Arc::new(Confinement {
         network: network.clone(),
         mounts: Mounts::read()?,

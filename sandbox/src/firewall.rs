@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 
+use enforcer::ruleset::HANDOVER_HOOK;
 use ipnet::IpNet;
 use nftables::batch::Batch;
 use nftables::expr::{CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, SetItem};
@@ -106,6 +107,17 @@ pub(crate) fn switched_by_others(own: Option<u32>) -> io::Result<BTreeSet<String
         links.extend(switched_by(id)?);
     }
     Ok(links)
+}
+
+/// The tables, of anybody, that hand connections over to who looks into them.
+pub(crate) fn tables_that_hand_over() -> io::Result<BTreeSet<String>> {
+    let listed = list(&["list", "chains", "inet"])?;
+    let chains = listed.objects.iter().filter_map(|object| match object {
+        NfObject::ListObject(NfListObject::Chain(chain)) => Some(chain),
+        _ => None,
+    });
+    let handing = chains.filter(|chain| chain.name == HANDOVER_HOOK && chain.hook.is_some());
+    Ok(handing.map(|chain| chain.table.to_string()).collect())
 }
 
 /// Chains of others whose policy is to drop, as `family table chain`. Packets and lookups of a

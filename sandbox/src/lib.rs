@@ -17,6 +17,7 @@
 //! will run. Processes that outlive the command are ended with it.
 
 mod allowance;
+mod allowed_requests;
 mod args;
 mod child;
 mod confinement;
@@ -36,6 +37,7 @@ mod source;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod undo;
 mod watcher;
 
@@ -44,8 +46,10 @@ use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
-use agent::app::{Agent, StartError};
+use agent::app::{Agent, AgentEquipment, StartError};
+use agent::local_authority::LocalAuthority;
 pub use args::Args;
 use events::account::NetworkAccount;
 use events::learned_policy::{self, PolicyHead};
@@ -63,6 +67,7 @@ use sandbox_id::SandboxIdClaim;
 use signals::Signals;
 use source::{Policies, SandboxSource};
 use terminal::Foreground;
+use trust::TrustError;
 use undo::Undo;
 use watcher::NetworkWatcher;
 
@@ -98,6 +103,8 @@ enum ExecError {
     Agent(#[from] StartError),
     #[error("ended by a signal before the command was started")]
     Interrupted(Signal),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     #[error("cannot wait for the command: {0}")]
@@ -185,7 +192,15 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
         }
     }
     let live = LiveReport::new().map_err(ExecError::Network)?;
-    let environment = (REPORT_VARIABLE, live.path());
+    let mut environment = vec![(REPORT_VARIABLE, live.path())];
+    let authority = match args.inspects() {
+        true => {
+            let (authority, bundle) = trust::authority(&live)?;
+            environment.extend(trust::VARIABLES.map(|name| (name, bundle.clone())));
+            Some(authority)
+        }
+        false => None,
+    };
     let mut watcher = NetworkWatcher::new(live);
     let undo = Undo::of(&plan);
     let mut program = Command::new("/proc/self/exe");
@@ -195,13 +210,19 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
     let ended = plan.build(&host).map_err(ExecError::Network).and_then(|network| {
         let resolvers: Vec<_> = plan.gateways().collect();
         let command = || {
-            let variable = (environment.0, environment.1.as_path());
-            child::start(args.command(), variable, &network, &resolvers, args.kept_descriptors())
+            child::start(
+                args.command(),
+                &environment,
+                &network,
+                &resolvers,
+                args.kept_descriptors(),
+            )
         };
         runtime.block_on(run_beside_agent(
             args,
             settings,
             source,
+            authority,
             &mut watcher,
             command,
             &mut signals,
@@ -267,12 +288,17 @@ async fn run_beside_agent(
     args: &Args,
     settings: Settings,
     source: SandboxSource,
+    authority: Option<Arc<LocalAuthority>>,
     watcher: &mut NetworkWatcher,
     start_command: impl FnOnce() -> Result<Child, SpawnError>,
     signals: &mut Signals,
 ) -> Result<u8, ExecError> {
     let start = async {
-        let agent = Agent::start_recording(settings, source, None, watcher.log()).await?;
+        let equipment = AgentEquipment {
+            events: watcher.log(),
+            authority,
+        };
+        let agent = Agent::start_equipped(settings, source, None, equipment).await?;
         agent.ready().await?;
         // The first packet of the command is to be recorded, too.
         let recording = agent.recording().await;

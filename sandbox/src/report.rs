@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use events::account::{FlowEnd, FlowUse, NetworkAccount};
+use events::account::{FlowEnd, FlowUse, NetworkAccount, RequestLine};
 use ipnet::IpNet;
 use policy::address::Teachable;
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub(crate) struct RefusalReport {
     names: Vec<RefusedName>,
     /// Destinations that were refused.
     addresses: Vec<RefusedAddress>,
+    /// Requests and connections that were refused for what they asked.
+    requests: Vec<RefusedRequest>,
     /// So many lookups and packets are in none of the lists.
     not_seen: u64,
 }
@@ -45,6 +47,37 @@ struct RefusedAddress {
     packets: u64,
     /// The flag of `namegate exec` that would allow it.
     flag: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct RefusedRequest {
+    /// The method; nothing where a connection was refused by the name of its server.
+    method: Option<String>,
+    /// As in `https://api.example/users`.
+    url: String,
+    requests: u64,
+    /// The flag of `namegate exec` that would allow it.
+    flag: String,
+}
+
+impl RefusedRequest {
+    fn of(line: &RequestLine, requests: u64) -> Self {
+        let scheme = if line.is_tls { "https" } else { "http" };
+        let path = line.path.as_deref().unwrap_or_default();
+        let url = format!("{scheme}://{}{path}", line.host);
+        // Stars of a path that was asked for would be read as patterns.
+        let pattern = url.split('?').next().unwrap_or(&url).replace('*', "**");
+        let flag = match &line.method {
+            Some(method) => format!("--allow '{method} {pattern}'"),
+            None => format!("--allow {}", line.host),
+        };
+        Self {
+            method: line.method.clone(),
+            url,
+            requests,
+            flag,
+        }
+    }
 }
 
 impl RefusalReport {
@@ -78,6 +111,8 @@ impl RefusalReport {
             };
             report.push(end, None, packets, format!("--allow {address}{}", port(end)));
         }
+        let requests = account.refused_requests.iter();
+        report.requests = requests.map(|(line, count)| RefusedRequest::of(line, *count)).collect();
         report
     }
 
@@ -115,6 +150,19 @@ impl RefusalReport {
             lines.push(format!(
                 "refused: {address}{name} {port}{}; to allow it: {flag}",
                 times(*packets)
+            ));
+        }
+        for refused in &self.requests {
+            let method = refused
+                .method
+                .as_ref()
+                .map(|method| format!("{method} "))
+                .unwrap_or_default();
+            lines.push(format!(
+                "refused: {method}{}{}; to allow it: {}",
+                refused.url,
+                times(refused.requests),
+                refused.flag
             ));
         }
         if self.not_seen > 0 && !lines.is_empty() {
@@ -167,6 +215,13 @@ impl LiveReport {
         self.directory.path().join(FILE)
     }
 
+    /// A file beside it, which everybody may read.
+    pub(crate) fn add(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        let file = self.directory.path().join(name);
+        replace(&file, text)?;
+        Ok(file)
+    }
+
     /// Replaces its content in one step.
     pub(crate) fn write(&self, report: &RefusalReport) -> io::Result<()> {
         write(&self.path(), report)
@@ -192,7 +247,7 @@ pub(crate) fn replace(file: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use events::EventVerdict::{Allowed, Refused};
-    use events::account::samples::{account, flow, lookup};
+    use events::account::samples::{account, flow, lookup, refused_request};
 
     use super::*;
     use crate::allowance::Allowance;
@@ -207,6 +262,7 @@ mod tests {
             flow(Refused, "198.51.100.2", (17, 123), None),
             flow(Refused, "2001:db8::2", (6, 25), None),
             flow(Refused, "198.51.100.2", (1, 8), None),
+            refused_request("POST", "api.example", "/users?page=2"),
         ]))
     }
 
@@ -221,6 +277,7 @@ mod tests {
                 "refused: 198.51.100.2 8/ICMP; to allow it: --allow 198.51.100.2",
                 "refused: 198.51.100.2 123/UDP; to allow it: --allow 198.51.100.2:123",
                 "refused: 2001:db8::2 25/TCP; to allow it: --allow [2001:db8::2]:25",
+                "refused: POST https://api.example/users?page=2; to allow it: --allow 'POST https://api.example/users'",
             ]
         );
         assert_eq!(RefusalReport::default().lines(), [""; 0]);
@@ -230,8 +287,10 @@ mod tests {
     fn each_flag_is_one_that_can_be_given() {
         let report = report();
         let names = report.names.iter().map(|it| &it.flag);
-        for flag in names.chain(report.addresses.iter().map(|it| &it.flag)) {
+        let requests = report.requests.iter().map(|it| &it.flag);
+        for flag in names.chain(report.addresses.iter().map(|it| &it.flag)).chain(requests) {
             let (option, value) = flag.split_once(' ').unwrap();
+            let value = value.trim_matches('\'');
             match option {
                 "--allow" => drop(value.parse::<Allowance>().unwrap()),
                 _ => drop(value.parse::<IpNet>().unwrap()),

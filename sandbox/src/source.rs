@@ -288,7 +288,7 @@ fn command_line_policy(allowances: &Allowances) -> Policy {
         peers: value.peers(),
         ports: value.ports(),
         named: Vec::new(),
-        inspected: Vec::new(),
+        inspected: value.inspected(),
         dns: Vec::new(),
     };
     let allow = allowances

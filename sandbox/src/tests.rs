@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Cursor;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use netns::Namespace;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
@@ -241,7 +241,7 @@ fn the_command_cannot_leave_the_sandbox_or_change_the_hosts_network() {
 fn a_command_that_cannot_run_gives_the_codes_of_a_shell() {
     let network = Namespace::new().unwrap();
     let start =
-        |command: &str| runtime().block_on(async { child::start(&[command.into()], variable(), &network, &[], &[]) });
+        |command: &str| runtime().block_on(async { child::start(&[command.into()], &variable(), &network, &[], &[]) });
     let error = start("no-such-command-anywhere").unwrap_err();
     assert!(matches!(error, SpawnError::NotFound(_)));
     assert_eq!(
@@ -267,7 +267,7 @@ fn a_signal_goes_on_to_the_command_and_the_command_decides() {
     runtime().block_on(async {
         let mut signals = Signals::take().unwrap();
         let script = format!("trap 'exit 9' TERM; : > {}; while :; do :; done", ready.display());
-        let child = child::start(&shell(&script), variable(), &network, &[], &[]).unwrap();
+        let child = child::start(&shell(&script), &variable(), &network, &[], &[]).unwrap();
         wait_for_file(&ready).await;
         kill_process(getpid(), Signal::TERM).unwrap();
         let status = child::wait(child, &mut signals).await.unwrap();
@@ -280,7 +280,7 @@ fn the_command_dies_with_the_thread_that_started_it() {
     let network = Namespace::new().unwrap();
     let pid = std::thread::spawn(move || {
         let child = runtime().block_on(async {
-            child::start(&["sleep".into(), "1000".into()], variable(), &network, &[], &[]).unwrap()
+            child::start(&["sleep".into(), "1000".into()], &variable(), &network, &[], &[]).unwrap()
         });
         let pid = child.id().unwrap();
         // Dropped, it would be waited for in the background.
@@ -337,14 +337,14 @@ fn run(network: &Namespace, script: &str) -> u8 {
         let resolver = "192.0.2.53".parse().unwrap();
         // Not `child::wait`, which would hand on the signal that another test of this process
         // sends.
-        let mut child = child::start(&shell(script), variable(), network, &[resolver], &[]).unwrap();
+        let mut child = child::start(&shell(script), &variable(), network, &[resolver], &[]).unwrap();
         child::exit_code(child.wait().await.unwrap())
     })
 }
 
 /// A variable of the command, which no test looks at.
-fn variable() -> (&'static str, &'static Path) {
-    ("NAMEGATE_TEST", Path::new("/"))
+fn variable() -> [(&'static str, PathBuf); 1] {
+    [("NAMEGATE_TEST", "/".into())]
 }
 
 fn shell(script: &str) -> [OsString; 3] {

@@ -5,8 +5,10 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use enforcer::routing;
 use netns::Namespace;
 use serde::{Deserialize, Serialize};
+use settings::AgentOptions;
 
 use crate::firewall;
 use crate::network_plan::{LINK_PREFIX, NetworkPlan};
@@ -19,6 +21,8 @@ pub(crate) struct Undo {
     id: u32,
     /// Links for which the sandbox has IPv4 forwarding switched on.
     forwarding: BTreeSet<String>,
+    /// Whether its connections may be handed over to who looks into them.
+    inspects: bool,
 }
 
 impl Undo {
@@ -27,6 +31,7 @@ impl Undo {
         Self {
             id: plan.id,
             forwarding: plan.forwarding.clone(),
+            inspects: true,
         }
     }
 
@@ -45,10 +50,21 @@ impl Undo {
                     firewall::nat_table(self.id),
                 ]));
                 note(self.switch_forwarding_off(&host));
+                note(self.end_handover());
             }
             Err(error) => note(Err(error)),
         }
         problems
+    }
+
+    /// The addresses and routes of a handover are the same for everybody on this host, and stay as
+    /// long as a table of anybody hands connections over.
+    fn end_handover(&self) -> io::Result<()> {
+        if self.inspects && firewall::tables_that_hand_over()?.is_empty() {
+            let ours = AgentOptions::default().inspection;
+            routing::take_down_handover(ours.inspect_reply_mark, ours.inspect_table);
+        }
+        Ok(())
     }
 
     /// Links that another sandbox needs stay on. That sandbox switches them off when it ends.
@@ -76,6 +92,7 @@ pub(crate) fn sweep() -> io::Result<Vec<String>> {
         let undo = Undo {
             id,
             forwarding: firewall::switched_by(id)?,
+            inspects: firewall::tables_that_hand_over()?.contains(&firewall::agent_table(id)),
         };
         problems.extend(undo.perform());
     }

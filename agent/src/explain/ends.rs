@@ -187,20 +187,37 @@ pub fn traffic(port: Option<u16>, protocol: Option<&str>) -> Result<Option<(Prot
     }
 }
 
-/// Reads `--sni`, or `--method`, `--path` and `--host`.
+/// Reads `--sni`, `--method`, `--path` and `--host`.
 pub fn announced(sni: Option<&str>, request: [Option<&str>; 3]) -> Result<Option<KnownAnnouncement>, String> {
     let [method, path, host] = request;
+    let sni = sni.map(|sni| Name::parse(sni).map_err(|error| format!("{sni:?} is not a name: {error}")));
+    let sni = sni.transpose()?;
+    let method_and_path = || {
+        let method = method.unwrap_or("GET").to_owned();
+        (method, path.unwrap_or("/").to_owned())
+    };
     match (sni, method.or(path).or(host)) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err("a connection announces a TLS name or a request: --sni stands alone".into()),
-        (Some(sni), None) => match Name::parse(sni) {
-            Ok(name) => Ok(Some(KnownAnnouncement::Tls(name))),
-            Err(error) => Err(format!("{sni:?} is not a name: {error}")),
-        },
-        (None, Some(_)) => Ok(Some(KnownAnnouncement::Http {
-            method: method.unwrap_or("GET").to_owned(),
-            path: path.unwrap_or("/").to_owned(),
-            host: host.unwrap_or_default().to_owned(),
-        })),
+        (Some(_), Some(_)) if host.is_some() => Err(
+            "a request within TLS is for the host that the connection names: --sni and --host do not go together"
+                .into(),
+        ),
+        (Some(server_name), Some(_)) => {
+            let (method, path) = method_and_path();
+            Ok(Some(KnownAnnouncement::Secured {
+                server_name,
+                method,
+                path,
+            }))
+        }
+        (Some(server_name), None) => Ok(Some(KnownAnnouncement::Tls(server_name))),
+        (None, Some(_)) => {
+            let (method, path) = method_and_path();
+            Ok(Some(KnownAnnouncement::Http {
+                method,
+                path,
+                host: host.unwrap_or_default().to_owned(),
+            }))
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use names::Name;
 use planner::Plan;
 use policy::classifier::{Classifier, ConnectionClass, ConnectionPeer, RuleIndex};
-use policy::l7::{Announcement, HeaderChange, L7Decision, L7Denial};
+use policy::l7::{Announcement, HeaderChange, L7Decision, L7Denial, TlsEnd};
 use policy::{Direction, Origin, Peer, ProgramId};
 use smallvec::SmallVec;
 
@@ -31,6 +31,15 @@ pub(super) enum PartyVerdict {
 #[derive(Debug, Default)]
 pub(super) struct ConnectionRules {
     ends: SmallVec<[RulesOfEnd; 2]>,
+}
+
+/// How something passes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Passing<'r> {
+    /// What is done to its headers.
+    pub(super) changes: Vec<HeaderChange<'r>>,
+    /// Of a hello: where TLS ends, if it ends here.
+    pub(super) tls_end: Option<&'r TlsEnd>,
 }
 
 #[derive(Debug)]
@@ -121,14 +130,14 @@ impl ConnectionRules {
         self.ends.iter().all(|end| end.through().any(|(_, rules)| takes(rules)))
     }
 
-    /// What is done to the headers of what is announced; or why it is refused. The rules of each
-    /// end must be fulfilled, and of these one.
+    /// What becomes of what is announced; or why it is refused. The rules of each end must be
+    /// fulfilled, and of these one. TLS ends here where the rules of either end want that.
     pub(super) fn decide<'r>(
         &'r self,
         announced: Announcement<'_>,
         names: impl Fn(IpAddr, ProgramId) -> SmallVec<[Name; 2]>,
-    ) -> Result<Vec<HeaderChange<'r>>, L7Denial> {
-        let mut changes = Vec::new();
+    ) -> Result<Passing<'r>, L7Denial> {
+        let mut passing = Passing::default();
         for end in &self.ends {
             let decisions = end.through().map(|(index, rules)| {
                 rules.decide(announced, |announced| {
@@ -145,10 +154,11 @@ impl ConnectionRules {
                 Some(L7Decision::Audited(denial)) => {
                     tracing::info!(peer = %end.peer, reason = denial.as_str(), "a name would be refused");
                 }
-                Some(L7Decision::Allowed { changes: more, .. }) => changes.extend(more),
+                Some(L7Decision::Terminated(end)) => passing.tls_end = Some(end),
+                Some(L7Decision::Allowed { changes: more, .. }) => passing.changes.extend(more),
             }
         }
-        Ok(changes)
+        Ok(passing)
     }
 }
 

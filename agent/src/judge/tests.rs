@@ -179,9 +179,9 @@ fn both_ends_must_let_a_request_through() {
         host: b"x",
         headers: &[],
     };
-    let changes = rules_of_both.decide(Announcement::Http(&read), names_of).unwrap();
+    let passing = rules_of_both.decide(Announcement::Http(&read), names_of).unwrap();
     assert_eq!(
-        changes.into_iter().map(edit).collect::<Vec<_>>(),
+        passing.changes.into_iter().map(edit).collect::<Vec<_>>(),
         [HeaderEdit::Set {
             name: "x-from".into(),
             value: b"frontend".as_slice().into()
@@ -204,5 +204,5 @@ fn an_audited_name_is_recorded_and_passes() {
     for name in [Some("a.example"), Some("b.example"), None] {
         assert_eq!(hello(&rules, name), None, "{name:?}");
     }
-    assert_eq!(rules.decide(Announcement::Other, names_of), Ok(Vec::new()));
+    assert_eq!(rules.decide(Announcement::Other, names_of), Ok(Passing::default()));
 }

@@ -1,15 +1,10 @@
 //! What a command reached and what was refused to it: `--learn`, the lines at the end, the report.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use super::outside::OutsideServer;
 use super::{Host, stderr, stdout};
-
-/// A package index and its files, on two names, in a network that the host routes to.
-struct PackageIndex {
-    _network: netns::Namespace,
-    server: Child,
-}
 
 /// Makes a wheel, and serves an index of it on one address and the wheel on another.
 const SERVER: &str = r#"
@@ -38,46 +33,16 @@ serve("203.0.112.81", "/six-1.0-py3-none-any.whl", wheel.getvalue(), "applicatio
 print("ready", flush=True)
 "#;
 
-impl PackageIndex {
-    fn start(host: &Host) -> Self {
-        let network = netns::Namespace::new().unwrap();
-        let node = host.lab.node();
-        node.connect("mirror", &network, "eth0").unwrap();
-        node.add_address("mirror", "203.0.112.1/24".parse().unwrap()).unwrap();
-        for address in ["203.0.112.80/24", "203.0.112.81/24"] {
-            network.add_address("eth0", address.parse().unwrap()).unwrap();
-        }
-        network
-            .add_route("0.0.0.0/0".parse().unwrap(), "203.0.112.1".parse().ok(), "eth0")
-            .unwrap();
-        host.lab
-            .resolver()
-            .set(&[
-                "index.example 60 A 203.0.112.80",
-                "files.example 60 A 203.0.112.81",
-                "other.example 60 A 198.51.100.2",
-            ])
-            .unwrap();
-        let mut server = network
-            .command("python3")
-            .args(["-c", SERVER])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        super::first_line(server.stdout.as_mut().unwrap());
-        Self {
-            _network: network,
-            server,
-        }
-    }
-}
-
-impl Drop for PackageIndex {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
+fn package_index(host: &Host) -> OutsideServer {
+    host.lab
+        .resolver()
+        .set(&[
+            "index.example 60 A 203.0.112.80",
+            "files.example 60 A 203.0.112.81",
+            "other.example 60 A 198.51.100.2",
+        ])
+        .unwrap();
+    OutsideServer::start(host, SERVER)
 }
 
 const DOWNLOAD: &str = "python3 -m pip --isolated download --quiet --no-deps --no-cache-dir --disable-pip-version-check \
@@ -98,7 +63,7 @@ fn a_policy_that_was_learned_in_one_run_is_enough_for_the_next_and_opens_nothing
         return;
     }
     let host = Host::new();
-    let _index = PackageIndex::start(&host);
+    let _index = package_index(&host);
     let learned = host.exec(&["--learn", "p.yaml"], DOWNLOAD);
     assert_eq!(stdout(&learned), "six-1.0-py3-none-any.whl\n", "{learned:?}");
     assert!(stderr(&learned).contains("p.yaml"), "{learned:?}");
@@ -128,7 +93,6 @@ fn a_policy_that_was_learned_in_one_run_is_enough_for_the_next_and_opens_nothing
         ["six-1.0-py3-none-any.whl", "other: 6", "address: 7", "port: 7"],
         "{enforced:?}\n{policy}"
     );
-    drop(_index);
 }
 
 #[test]

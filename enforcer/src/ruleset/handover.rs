@@ -38,7 +38,8 @@ use super::{dispatch, refusal, set_names};
 /// The chain that translates a connection to the listener. Programs call it.
 pub(super) const CHAIN: &str = "hand-over";
 
-const HOOK: &str = "handover";
+/// The base chain that is there as long as connections are handed over.
+pub const HANDOVER_HOOK: &str = "handover";
 const MARKS_OUT: &str = "handover-zone";
 const ANSWERS: &str = "handover-answers";
 const RESUMED: &str = "resumed";
@@ -53,7 +54,9 @@ const MANGLE: i32 = -150;
 
 /// The names of the base chains.
 pub(super) fn hooks() -> impl Iterator<Item = String> {
-    [HOOK, MARKS_OUT, ANSWERS, RESUMED].into_iter().map(str::to_owned)
+    [HANDOVER_HOOK, MARKS_OUT, ANSWERS, RESUMED]
+        .into_iter()
+        .map(str::to_owned)
 }
 
 pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
@@ -66,7 +69,13 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
             [is_of(family), is_tcp(), Statement::DNAT(Some(to_listener(family)))],
         );
     }
-    base_chain(document, HOOK, NfChainType::NAT, NfHook::Prerouting, BEFORE_DNAT);
+    base_chain(
+        document,
+        HANDOVER_HOOK,
+        NfChainType::NAT,
+        NfHook::Prerouting,
+        BEFORE_DNAT,
+    );
     for (direction, chain) in Direction::BOTH.into_iter().zip(OF_DIRECTION) {
         document.chain(chain);
         for family in IpFamily::BOTH {
@@ -79,7 +88,7 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 )],
             );
         }
-        document.rule(HOOK, [is_tcp(), jump(chain)]);
+        document.rule(HANDOVER_HOOK, [is_tcp(), jump(chain)]);
     }
 
     base_chain(document, MARKS_OUT, NfChainType::Filter, NfHook::Output, BEFORE_RAW);

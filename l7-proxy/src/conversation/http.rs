@@ -223,13 +223,17 @@ impl<J: Judge> Conversation<J> {
         drop(request);
         let judged = match (verdict, written) {
             (RequestVerdict::Forward { judged, .. }, Ok(())) => judged,
-            (RequestVerdict::Deny(_), _) => {
-                self.deny(end, asked.is_head, has_body || asked.ends, now);
+            (RequestVerdict::Deny(refusal), _) => {
+                let reply = match refusal {
+                    Refusal::OtherHost => OwnReply::Misdirected,
+                    _ => OwnReply::Denied,
+                };
+                self.deny(reply, (end, asked.is_head), has_body || asked.ends, now);
                 return HttpStep::Again;
             }
             (RequestVerdict::Forward { .. }, Err(error)) => {
                 self.refused(judge, Refusal::FramingEdit, &error.to_string());
-                self.deny(end, asked.is_head, true, now);
+                self.deny(OwnReply::Denied, (end, asked.is_head), true, now);
                 return HttpStep::Again;
             }
         };
@@ -246,12 +250,13 @@ impl<J: Judge> Conversation<J> {
         HttpStep::Again
     }
 
-    /// Answers 403. After a request with a body the connection ends, since a client that has asked
+    /// Answers in the server's place; `head` is the length of the request's, and whether its method
+    /// is HEAD. After a request with a body the connection ends, since a client that has asked
     /// for `100 Continue` may or may not send that body now.
-    fn deny(&mut self, head: usize, is_head: bool, ends: bool, now: Time) {
+    fn deny(&mut self, reply: OwnReply, (head, is_head): (usize, bool), ends: bool, now: Time) {
         let ends = ends || self.drains;
         self.to_server.drop_head(head);
-        self.to_client.replace(0, OwnReply::Denied.write(is_head, ends));
+        self.to_client.replace(0, reply.write(is_head, ends));
         match ends {
             true => self.say_farewell(now),
             false => self.begin_next(now),

@@ -4,6 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnReply {
     Denied,
+    Misdirected,
     BadRequest,
     RequestTimeout,
     HeadTooLong,
@@ -17,6 +18,10 @@ impl OwnReply {
     pub(super) fn write(self, is_head: bool, closes: bool) -> Vec<u8> {
         let (status, text) = match self {
             Self::Denied => ("403 Forbidden", "Access denied"),
+            Self::Misdirected => (
+                "421 Misdirected Request",
+                "The request is for another host than the connection",
+            ),
             Self::BadRequest => ("400 Bad Request", "The request is malformed"),
             Self::RequestTimeout => ("408 Request Timeout", "The request did not come in time"),
             Self::HeadTooLong => (

@@ -200,10 +200,30 @@ pub(super) fn denial_of(rule: &Rule, announced: Option<&KnownAnnouncement>, peer
             };
             through.decide(Announcement::Http(&request), is_of_rule)
         }
+        KnownAnnouncement::Secured {
+            server_name,
+            method,
+            path,
+        } => {
+            let host = server_name.to_string();
+            let request = HttpRequest {
+                method: method.as_bytes(),
+                path: path.as_bytes(),
+                host: host.as_bytes(),
+                headers: &[],
+            };
+            through.decide(
+                Announcement::Secured {
+                    server_name,
+                    request: &request,
+                },
+                is_of_rule,
+            )
+        }
     };
     match decided {
         L7Decision::Denied(denial) => Some(denial),
-        L7Decision::Allowed { .. } | L7Decision::Audited(_) => None,
+        L7Decision::Allowed { .. } | L7Decision::Terminated(_) | L7Decision::Audited(_) => None,
     }
 }
 

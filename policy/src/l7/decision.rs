@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::header_condition::{HeaderChange, HeaderNote};
 use super::http_request::HttpRequest;
-use super::{L7Rules, VerifyNames};
+use super::{L7Rules, TlsEnd, VerifyNames};
 
 /// What a connection, or a request in it, announces.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,13 @@ pub enum Announcement<'a> {
     },
     /// A request of plain HTTP.
     Http(&'a HttpRequest<'a>),
+    /// A request within TLS that ends at the node.
+    Secured {
+        /// The name in the ClientHello.
+        server_name: &'a Name,
+        /// The request.
+        request: &'a HttpRequest<'a>,
+    },
     /// Neither.
     Other,
 }
@@ -36,6 +43,8 @@ pub enum L7Decision<'r> {
         /// What is recorded of them.
         notes: Vec<HeaderNote<'r>>,
     },
+    /// It is TLS that ends at the node: each request in it is decided about.
+    Terminated(&'r TlsEnd),
     /// It passes, and that it would be refused is recorded.
     Audited(L7Denial),
     /// It is refused.
@@ -62,13 +71,15 @@ pub enum L7Denial {
     ServerName,
     /// No entry of `http` matches the request.
     Request,
+    /// The request is for another host than the TLS connection that it comes in.
+    OtherHost,
     /// The address was not learned for the name, or the rule does not select it.
     OtherName,
 }
 
 impl L7Denial {
     /// All of them, in order.
-    pub const ALL: [L7Denial; 9] = [
+    pub const ALL: [L7Denial; 10] = [
         L7Denial::NoRule,
         L7Denial::OtherProtocol,
         L7Denial::NotTls,
@@ -77,6 +88,7 @@ impl L7Denial {
         L7Denial::NoName,
         L7Denial::ServerName,
         L7Denial::Request,
+        L7Denial::OtherHost,
         L7Denial::OtherName,
     ];
 
@@ -91,6 +103,7 @@ impl L7Denial {
             L7Denial::NoName => "no-name",
             L7Denial::ServerName => "server-name",
             L7Denial::Request => "request",
+            L7Denial::OtherHost => "other-host",
             L7Denial::OtherName => "other-name",
         }
     }
@@ -108,6 +121,7 @@ impl fmt::Display for L7Denial {
             L7Denial::NoName => "asks for a name, and none is announced",
             L7Denial::ServerName => "lists other names in `serverNames`",
             L7Denial::Request => "has no HTTP entry that matches the request",
+            L7Denial::OtherHost => "reads requests in TLS, and this one is for another host than the connection",
             L7Denial::OtherName => "selects no such name, or the address was not learned for it",
         })
     }
@@ -131,6 +145,7 @@ impl<'r> L7Decision<'r> {
                 L7Decision::Allowed { changes, notes }
             }
             (allowed @ L7Decision::Allowed { .. }, _) | (_, allowed @ L7Decision::Allowed { .. }) => allowed,
+            (terminated @ L7Decision::Terminated(_), _) | (_, terminated @ L7Decision::Terminated(_)) => terminated,
             (audited @ L7Decision::Audited(_), _) | (_, audited @ L7Decision::Audited(_)) => audited,
             (L7Decision::Denied(a), L7Decision::Denied(b)) => L7Decision::Denied(a.max(b)),
         }
@@ -154,16 +169,23 @@ impl L7Rules {
         let (written, verified) = match announced {
             Announcement::Tls { .. } if !self.takes_tls() => (Err(L7Denial::NotHttp), Ok(())),
             Announcement::Http(_) if !self.takes_http() => (Err(L7Denial::NotTls), Ok(())),
+            Announcement::Secured { .. } if !self.takes_tls() => (Err(L7Denial::NotHttp), Ok(())),
             Announcement::Other => (Err(L7Denial::OtherProtocol), Ok(())),
             Announcement::Tls { is_encrypted: true, .. } => (Err(L7Denial::EncryptedHello), Ok(())),
             Announcement::Tls { server_name, .. } => (self.server_name(server_name), verified(server_name)),
+            Announcement::Secured { server_name, request } => {
+                (self.secured(server_name, request), verified(Some(server_name)))
+            }
             Announcement::Http(request) => {
-                let host = std::str::from_utf8(request.host_name()).ok();
-                let host = host.and_then(|host| Name::parse(host).ok());
+                let host = host_of(request);
                 (self.request(request), verified(host.as_ref()))
             }
         };
+        let ends_here = matches!(announced, Announcement::Tls { .. })
+            .then_some(self.tls.as_ref())
+            .flatten();
         match (written, verified) {
+            (Ok(_), Ok(())) if let Some(end) = ends_here => L7Decision::Terminated(end),
             (Ok((changes, notes)), Ok(())) => L7Decision::Allowed { changes, notes },
             (Err(denial), _) if self.verify_names != Some(VerifyNames::Audit) || self.asks_more() => {
                 L7Decision::Denied(denial)
@@ -189,6 +211,15 @@ impl L7Rules {
         is_listed.then(Done::default).ok_or(L7Denial::ServerName)
     }
 
+    /// A rule that lets the connection pass unread lets every request in it pass.
+    fn secured(&self, server_name: &Name, request: &HttpRequest<'_>) -> Result<Done<'_>, L7Denial> {
+        self.server_name(Some(server_name))?;
+        if host_of(request).as_ref() != Some(server_name) {
+            return Err(L7Denial::OtherHost);
+        }
+        self.request(request)
+    }
+
     fn request(&self, request: &HttpRequest<'_>) -> Result<Done<'_>, L7Denial> {
         let Some(rules) = &self.http else {
             return Ok(Done::default());
@@ -196,6 +227,12 @@ impl L7Rules {
         let allowed = rules.decide(request).ok_or(L7Denial::Request)?;
         Ok((allowed.changes, allowed.notes))
     }
+}
+
+/// The name that a request is for.
+fn host_of(request: &HttpRequest<'_>) -> Option<Name> {
+    let host = std::str::from_utf8(request.host_name()).ok()?;
+    Name::parse(host).ok()
 }
 
 /// What is done to headers, and recorded.
@@ -296,6 +333,7 @@ mod tests {
             };
             match rules.decide(announced, |announced| *announced == a) {
                 L7Decision::Allowed { .. } => None,
+                L7Decision::Terminated(_) => unreachable!(),
                 L7Decision::Audited(denial) => Some((denial, true)),
                 L7Decision::Denied(denial) => Some((denial, false)),
             }
@@ -333,6 +371,57 @@ mod tests {
         assert_eq!(
             decide(&request("/users", "a.example")),
             L7Decision::Audited(L7Denial::OtherName)
+        );
+    }
+
+    #[test]
+    fn where_tls_ends_its_requests_are_decided_about_and_nothing_passes_in_clear() {
+        let a = name("a.example");
+        let rules = L7Rules {
+            tls: Some(TlsEnd::LocalAuthority),
+            verify_names: Some(VerifyNames::Enforce),
+            ..gets("/users")
+        };
+        let decide = |announced: Announcement<'_>| rules.decide(announced, |announced| *announced == a);
+        assert_eq!(decide(tls(Some(&a))), L7Decision::Terminated(&TlsEnd::LocalAuthority));
+        assert_eq!(
+            denied(&decide(tls(Some(&name("b.example"))))),
+            Some(L7Denial::OtherName)
+        );
+        let secured = |path, host| {
+            let request = request(path, host);
+            denied(&decide(Announcement::Secured {
+                server_name: &a,
+                request: &request,
+            }))
+        };
+        assert_eq!(secured("/users", "A.example:443"), None);
+        assert_eq!(secured("/admin", "a.example"), Some(L7Denial::Request));
+        assert_eq!(secured("/users", "b.example"), Some(L7Denial::OtherHost));
+        let clear = request("/users", "a.example");
+        assert_eq!(denied(&decide(Announcement::Http(&clear))), Some(L7Denial::NotTls));
+    }
+
+    #[test]
+    fn what_may_pass_unread_is_not_terminated() {
+        let a = name("a.example");
+        let reads = L7Rules {
+            tls: Some(TlsEnd::LocalAuthority),
+            ..gets("/users")
+        };
+        let passes = server_names(&["a.example"]);
+        let hello = tls(Some(&a));
+        let decided = reads.decide(hello, |_| true).better(passes.decide(hello, |_| true));
+        assert!(matches!(decided, L7Decision::Allowed { .. }));
+        // Rules for requests in clear say nothing of those in TLS.
+        let inside = request("/users", "a.example");
+        let secured = Announcement::Secured {
+            server_name: &a,
+            request: &inside,
+        };
+        assert_eq!(
+            denied(&gets("/users").decide(secured, |_| true)),
+            Some(L7Denial::NotHttp)
         );
     }
 
