@@ -31,7 +31,8 @@ use tracing::{debug, info, warn};
 use crate::handles::AgentHandles;
 use crate::metrics::Metrics;
 
-/// When flows are looked at again after the first look.
+/// When flows are looked at again after the first look. A plan that comes until then is judged by
+/// that look, which is the second one of the plan before it.
 const AGAIN: Duration = Duration::from_millis(150);
 
 /// Looks take at most one part in so many of a processor's time, however often plans change.
@@ -113,6 +114,13 @@ impl Revoker {
     }
 }
 
+/// When flows are looked at next, at the earliest, after a look that ended at `ended` and took so
+/// much of a processor. Each look goes through all flows of the node, however few addresses a plan
+/// has changed, and hundreds of plans may come in a second.
+fn next_look(ended: Time, took: Duration) -> Time {
+    ended + AGAIN.max(took * SHARE)
+}
+
 /// Whose flows these are, and how many of each.
 fn notices(denied: &PerDirection<Vec<ConntrackEntry>>, local: &[Endpoint]) -> Vec<CutNotice> {
     let flows = denied.iter().flat_map(|(direction, entries)| {
@@ -165,8 +173,8 @@ impl FlowCutter {
             let plan = plans.try_iter().last().unwrap_or(plan);
             let before = clock::thread_cpu_time();
             self.look(&plan);
-            let rest = clock::thread_cpu_time().saturating_sub(before) * SHARE;
-            let rested = clock::now() + rest;
+            let took = clock::thread_cpu_time().saturating_sub(before);
+            let next_look = next_look(clock::now(), took);
             next = match plans.recv_timeout(AGAIN) {
                 Ok(newer) => Some(newer),
                 Err(RecvTimeoutError::Timeout) => {
@@ -176,7 +184,7 @@ impl FlowCutter {
                 Err(RecvTimeoutError::Disconnected) => None,
             };
             if next.is_some() {
-                std::thread::sleep(rested.since(clock::now()));
+                std::thread::sleep(next_look.since(clock::now()));
             }
         }
     }
@@ -253,5 +261,17 @@ impl FlowCutter {
         }));
         self.has_cut.store(!self.cut.is_empty(), Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_for_plan_after_plan_are_as_far_apart_as_two_for_one_and_take_a_share_of_the_time() {
+        let (ended, millis) = (Time::from_millis(10_000), Duration::from_millis);
+        assert_eq!(next_look(ended, millis(2)), ended + AGAIN);
+        assert_eq!(next_look(ended, millis(300)), ended + millis(1_200));
     }
 }
