@@ -152,7 +152,7 @@ impl KernelWriter<NfTables> {
         guard.suspected = false;
         guard.rewritten.extend(chains.keys().cloned());
         guard.written.chains.append(&mut chains);
-        guard.contents.restart();
+        guard.contents.restart(clock::now());
     }
 
     /// Notes that everything was written, which repairs any damage.

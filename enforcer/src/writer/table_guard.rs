@@ -116,6 +116,7 @@ pub(super) struct ContentsCheck {
 /// A thread that reads sets.
 #[derive(Debug)]
 pub(super) struct BackgroundRead {
+    pub(super) began: Time,
     pub(super) found: Receiver<ReadSet>,
 }
 
@@ -148,10 +149,16 @@ impl ContentsCheck {
         self.is_asked = true;
     }
 
-    /// Begins a check that is under way anew, because the sets have changed.
-    pub(super) fn restart(&mut self) {
-        self.is_asked |= self.reading.take().is_some() || !self.suspects.is_empty();
+    /// Has a check that is under way begun anew, because the sets have changed. What it has read
+    /// counts: sets may change a hundred times a second, and each change would begin it at once.
+    pub(super) fn restart(&mut self, now: Time) {
+        self.is_asked |= !self.suspects.is_empty();
         self.suspects.clear();
+        if let Some(reading) = self.reading.take() {
+            self.is_asked = true;
+            // It took no more of a processor than that.
+            self.share.took(now, now.since(reading.began));
+        }
     }
 }
 
@@ -201,4 +208,28 @@ pub(super) enum CheckReason {
     Time,
     /// Rules are about to be installed, based on what exists.
     BeforeInstall,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_is_begun_anew_waits_for_its_share_of_the_time() {
+        let at = Time::from_millis;
+        let mut contents = ContentsCheck {
+            reading: Some(BackgroundRead {
+                began: at(1_000),
+                found: std::sync::mpsc::channel().1,
+            }),
+            ..ContentsCheck::default()
+        };
+        contents.restart(at(1_010));
+        assert!(contents.is_asked && contents.reading.is_none());
+        assert!(!contents.share.allows(at(1_509)));
+        assert!(contents.share.allows(at(1_510)));
+        // Nothing was under way.
+        contents.restart(at(2_000));
+        assert!(contents.share.allows(at(2_000)));
+    }
 }

@@ -45,7 +45,7 @@ impl KernelWriter<NfTables> {
         let contents = &mut guard.contents;
         if let Err(error) = outcome {
             tracing::debug!(error, "sets could not be compared; the table is looked at again");
-            contents.restart();
+            contents.restart(now);
             contents.is_asked = true;
             guard.suspected = true;
         } else if !contents.suspects.is_empty() {
@@ -110,7 +110,7 @@ impl KernelWriter<NfTables> {
             let _ = tell.send(ReadSet::Ended(clock::thread_cpu_time()));
         });
         thread.map_err(|error| error.to_string())?;
-        contents.reading = Some(BackgroundRead { found });
+        contents.reading = Some(BackgroundRead { began: now, found });
         Ok(())
     }
 
