@@ -35,9 +35,13 @@ use planner::{AddressConflict, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// What happens so soon after a plan waits for more: at hundreds of events a second, a plan for
-/// each would take most of the time that they all take.
+/// What happens so soon after a plan waits for more, at least: at hundreds of events a second, a
+/// plan for each would take most of the time that they all take.
 const PLANS_APART: Duration = Duration::from_millis(10);
+/// And at most, whatever a plan takes: for so long a change waits that comes after another.
+const PLANS_FARTHEST: Duration = Duration::from_millis(100);
+/// Between these two, it waits for so many times what the plan took.
+const PLANS_REST: u32 = 10;
 /// How often this node's links, routes and addresses are read again if nothing is heard of a
 /// change.
 const NETWORK_EVERY: Duration = Duration::from_secs(10);
@@ -97,8 +101,8 @@ pub struct Reconciler {
     network_is_unread: bool,
     /// The newest plan, in force or not.
     newest: Option<Arc<Plan>>,
-    /// When that was made, and put in force if it could be.
-    planned: Instant,
+    /// When the next one is made, at the earliest.
+    next_plan: Instant,
     owners: AddressOwners,
     revoker: Revoker,
     inspector: Inspector,
@@ -123,7 +127,7 @@ impl Reconciler {
             network_read: Instant::now(),
             network_is_unread: true,
             newest: None,
-            planned: Instant::now(),
+            next_plan: Instant::now(),
             owners: AddressOwners::default(),
             revoker,
             progress: watch::Sender::default(),
@@ -181,7 +185,7 @@ impl Reconciler {
                 () = sleep(RETRY), if !settled => true,
             };
             if stale {
-                sleep_until(self.planned + PLANS_APART).await;
+                sleep_until(self.next_plan).await;
             }
             while let Ok(update) = updates.try_recv() {
                 self.apply(update);
@@ -215,8 +219,10 @@ impl Reconciler {
     async fn put_in_force(&mut self, doubt: Doubt) -> bool {
         // With the span, every line that one update brings about can be found.
         let span = info_span!("reconcile", update = self.updates);
+        let began = Instant::now();
         let is_in_force = self.plan_and_carry_out(doubt).instrument(span).await;
-        self.planned = Instant::now();
+        let now = Instant::now();
+        self.next_plan = now + pause_after(now - began);
         is_in_force
     }
 
@@ -440,6 +446,11 @@ impl Reconciler {
     }
 }
 
+/// How long to wait for more after a plan that took so long to make and to put in force.
+fn pause_after(took: Duration) -> Duration {
+    (took * PLANS_REST).clamp(PLANS_APART, PLANS_FARTHEST)
+}
+
 /// The clusters of these settings, without objects.
 fn cluster(settings: &Settings) -> Cluster {
     let others = settings.other_clusters.iter().map(|other| other.name.as_str());
@@ -470,4 +481,15 @@ async fn network_changed(changes: Option<&AsyncFd<OwnedFd>>, read: Instant) {
     sleep(NETWORK_SETTLES.max(NETWORK_HOLDS.saturating_sub(read.elapsed()))).await;
     routing::take_changes(changes.get_ref());
     ready.clear_ready();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_that_take_long_are_made_less_often_and_no_change_waits_long() {
+        let pause = |micros| pause_after(Duration::from_micros(micros)).as_millis();
+        assert_eq!([100, 1_000, 3_000, 2_000_000].map(pause), [10, 10, 30, 100]);
+    }
 }
