@@ -16,12 +16,13 @@ use dns_proxy::Transport;
 use enforcer::audit::Integrity;
 use enforcer::conntrack;
 use enforcer::revocation::Flow;
-use enforcer::{Element, FailMode, Interception, LocalHost};
+use enforcer::{Element, FailMode, Interception, KernelTiers, LocalHost};
 use events::{Event, EventLog};
 use fqdn_cache::Teacher;
 use names::Name;
+use policy::explain::shown_ports;
 use policy::question::QuestionVerdict;
-use policy::{EndpointId, Policy};
+use policy::{EndpointId, Policy, ProgramId};
 use state_dir::StateDir;
 use tokio::sync::watch;
 
@@ -202,12 +203,16 @@ fn received_elsewhere(plan: &Plan, told: &ExplainAnswer) -> Option<IpAddr> {
 }
 
 /// What the sets hold of an address.
-fn kernel_says<'a>(elements: impl Iterator<Item = &'a (Element, Time)>) -> String {
+fn kernel_says<'a>(tiers: Option<&KernelTiers>, elements: impl Iterator<Item = &'a (Element, Time)>) -> String {
     let now = clock::now();
+    let shared = tiers.map_or(&[][..], |tiers| tiers.classifier.shared_names());
     let shown = elements.map(|(element, end)| {
-        let ports = match element.key.port {
-            Some((protocol, port)) => format!("{port}/{protocol}"),
-            None => "a range, or every port".into(),
+        let names = shared.iter().find(|names| names.id == element.set.program);
+        let ports = match (element.key.port, names) {
+            (Some((protocol, port)), _) => format!("{port}/{protocol}"),
+            // The set holds the address alone; which ports count is for each program to say.
+            (None, Some(names)) => shown_ports(&names.group.ports),
+            (None, None) => "a range, or every port".into(),
         };
         let set = element.set;
         format!("{ports} in {set}, {} s left", end.since(now).as_secs())
@@ -362,17 +367,15 @@ impl Inspect for View {
             told.lookup = governed.map(|governed| self.lookup(&plan, governed, name));
         }
         if let Some(governed) = governed {
-            let tiers = plan
-                .desired
-                .programs
-                .get(&governed.program)
-                .map(|program| program.enforced.id);
+            let tiers = plan.desired.programs.get(&governed.program);
+            let tiers = tiers.map(|program| &program.enforced);
+            let ids: Vec<ProgramId> = tiers.into_iter().flat_map(KernelTiers::looked_up).collect();
             let live = self.handles.enforcer.elements();
             for part in told.parts.iter_mut().filter(|part| part.direction.is_some()) {
                 let elements = live.iter().filter(|(element, _)| {
-                    Some(element.set.program) == tiers && Some(element.key.address) == part.address
+                    ids.contains(&element.set.program) && Some(element.key.address) == part.address
                 });
-                part.kernel = part.address.map(|_| kernel_says(elements));
+                part.kernel = part.address.map(|_| kernel_says(tiers, elements));
             }
         }
         if let Some(elsewhere) = received_elsewhere(&plan, &told) {

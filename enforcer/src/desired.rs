@@ -126,6 +126,14 @@ impl KernelTiers {
             classifier: Arc::new(Classifier::new(tiers)),
         }
     }
+
+    /// The tiers whose sets they look up: themselves, and those that stand for rules and names that
+    /// they share.
+    pub fn looked_up(&self) -> impl Iterator<Item = ProgramId> {
+        let shared = self.classifier.shared().iter().map(|shared| shared.id);
+        let names = self.classifier.shared_names().iter().map(|names| names.id);
+        std::iter::once(self.id).chain(shared).chain(names)
+    }
 }
 
 impl PartialEq for KernelTiers {

@@ -265,9 +265,16 @@ impl<'a> FlowJudge<'a> {
             let mut classes = shared.layout.classes.iter();
             classes.any(|class| is_held(shared.id, &shared.layout, *class))
         });
+        let names = classifier.shared_names().iter().filter_map(|names| {
+            let class = classifier.class_of_names(names, peer, self.zones.of(peer), traffic)?;
+            let mut classes = names.layout.classes.iter();
+            let is_held = classes.any(|class| is_held(names.id, &names.layout, *class));
+            is_held.then_some(class)
+        });
         // A class that holds the packet holds it whatever its ports.
         let held: Vec<ClassifierEntry> = own
             .chain(shared.map(|shared| shared.class))
+            .chain(names)
             .map(|class| ClassifierEntry {
                 class,
                 ports: PortSet::All,

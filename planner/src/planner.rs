@@ -166,7 +166,7 @@ impl Planner {
             endpoints: Arc::clone(&governance.rows),
             conflicts: Arc::clone(&governance.conflicts),
             governed: Arc::clone(&governance.governed),
-            teachers: Arc::new(resolvers::teachers(&resolvers)),
+            teachers: Arc::new(resolvers::teachers(&resolvers, |id| self.shared_names(id))),
             resolvers: Arc::new(resolvers),
             teachable: Arc::clone(&surroundings.teachable),
             evaluations,
@@ -218,8 +218,21 @@ impl Planner {
         }
     }
 
-    /// Tracks tiers, and those that stand for rules that they share. `before` has those that were
-    /// tracked and are not yet again.
+    /// The tiers that stand for names which these tiers share.
+    fn shared_names(&self, tiers: ProgramId) -> impl Iterator<Item = ProgramId> {
+        let tracked = self.evaluations.get(&tiers).into_iter();
+        tracked.flat_map(|tracked| {
+            tracked
+                .evaluation
+                .classifier
+                .shared_names()
+                .iter()
+                .map(|names| names.id)
+        })
+    }
+
+    /// Tracks tiers, and those that stand for rules and names that they share. `before` has those
+    /// that were tracked and are not yet again.
     fn track_tiers(
         &mut self,
         tiers: &Tiers,
@@ -247,6 +260,9 @@ impl Planner {
         self.evaluations.insert(id, tracked);
         for shared in folded.classifier.shared() {
             self.track_tiers(&shared.tiers, shared.id, before, places);
+        }
+        for names in folded.classifier.shared_names() {
+            self.track_tiers(&names.tiers, names.id, before, places);
         }
         folded
     }

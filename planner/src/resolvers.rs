@@ -94,8 +94,13 @@ pub(super) fn known(
     known
 }
 
-/// Whom each server's answers teach, by its address alone: the widest of its ports.
-pub(super) fn teachers(resolvers: &HashMap<SocketAddr, Resolver>) -> HashMap<IpAddr, Teaches> {
+/// Whom each server's answers teach, by its address alone: the widest of its ports. `shared` tells
+/// which tiers stand for names that some tiers share: who teaches these teaches them too, and
+/// nobody else, since who may teach is part of their id.
+pub(super) fn teachers<S: Iterator<Item = ProgramId>>(
+    resolvers: &HashMap<SocketAddr, Resolver>,
+    shared: impl Fn(ProgramId) -> S,
+) -> HashMap<IpAddr, Teaches> {
     let mut teachers: HashMap<IpAddr, Teaches> = HashMap::default();
     for resolver in resolvers.values() {
         // A configured upstream is asked in place of another, also one that is no known resolver
@@ -105,6 +110,12 @@ pub(super) fn teachers(resolvers: &HashMap<SocketAddr, Resolver>) -> HashMap<IpA
                 .entry(server.ip())
                 .and_modify(|known| known.widen(&resolver.teaches))
                 .or_insert_with(|| resolver.teaches.clone());
+        }
+    }
+    for teaches in teachers.values_mut() {
+        if let Teaches::Programs(programs) = teaches {
+            let more: Vec<ProgramId> = programs.iter().flat_map(|id| shared(*id)).collect();
+            programs.extend(more);
         }
     }
     teachers

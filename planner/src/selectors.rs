@@ -89,6 +89,10 @@ impl Selectors {
                 let (rules, policies) = by_pattern.entry(pattern).or_default();
                 let written = &evaluation.classifier.rules()[rule];
                 policies.extend(written.origins.iter().map(|origin| origin.policy.clone()));
+                // The tiers that have these names alone are among the evaluations too.
+                if evaluation.classifier.is_covered(rule) {
+                    continue;
+                }
                 rules.push(SelectingRule {
                     tiers: (evaluation.id, place),
                     rule,

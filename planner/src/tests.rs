@@ -5,6 +5,7 @@ mod events;
 mod governed;
 mod leases;
 mod resolvers;
+mod shared_names;
 
 use std::num::NonZeroU32;
 
@@ -107,16 +108,30 @@ fn allow(pod: &str, allowed: &str) -> String {
     policy_of(pod, &names(&format!("{{matchName: {allowed}}}")))
 }
 
-/// What `address`, learned for `name` from `source` under this plan, opens or closes.
+/// The programs that `address`, learned for `name` from `source` under this plan, opens or closes
+/// something for.
 fn opened(plan: &Plan, learned: &str, address: &str, source: &str) -> Vec<ProgramId> {
-    let mut programs = Vec::new();
+    let elements = elements_of(plan, learned, address, source);
+    let programs = plan.desired.programs.iter();
+    let opened = programs.filter(|(_, program)| elements.iter().any(|element| looks_up(program, element)));
+    opened.map(|(id, _)| *id).collect()
+}
+
+/// The elements of `address`, learned for `name` from `source`.
+fn elements_of(plan: &Plan, learned: &str, address: &str, source: &str) -> BTreeSet<Element> {
+    let mut elements = BTreeSet::new();
     for matched in plan.matched_names(&name(learned), &[], false) {
         plan.elements(&matched, ip(address), plan.teacher(ip(source)), |element| {
             assert_eq!(element.key.address, ip(address));
-            programs.push(element.set.program);
+            elements.insert(element);
         });
     }
-    programs
+    elements
+}
+
+/// Whether a program looks things up in the set of this element.
+fn looks_up(program: &enforcer::KernelProgram, element: &Element) -> bool {
+    program.enforced.looked_up().any(|id| id == element.set.program)
 }
 
 fn program(plan: &Plan, address: &str) -> ProgramId {

@@ -25,6 +25,7 @@ mod entry;
 mod evaluation;
 mod layout;
 mod shared;
+mod shared_names;
 mod spans;
 
 use std::net::IpAddr;
@@ -43,7 +44,13 @@ pub use entry::{ClassifierEntries, ClassifierEntry, SetClass};
 use evaluation::{Precedence, RuleList};
 pub use layout::SetLayout;
 pub use shared::SharedRule;
+pub use shared_names::SharedNames;
 use spans::RuleSpan;
+
+/// The most lookups that the sets of classes, those of shared rules and those of shared names may
+/// take together. A class takes three at most: the exact set, the set of the port's range, the set
+/// for every port.
+const MOST_LOOKUPS: usize = 12;
 
 /// A rule, by its position in [`Tiers::rules`].
 pub type RuleIndex = usize;
@@ -81,6 +88,9 @@ pub struct Classifier {
     elsewhere: PortMap<Precedence>,
     layout: SetLayout,
     shared: Vec<SharedRule>,
+    shared_names: Vec<SharedNames>,
+    /// The rules about names that need no entries, in order.
+    covered: Vec<RuleIndex>,
     only_allows: bool,
 }
 
@@ -88,30 +98,43 @@ impl Classifier {
     /// Compiles tiers. Takes time in proportion to the number of prefixes, and to how deep they lie
     /// in each other.
     pub fn new(tiers: &Tiers) -> Self {
-        Self::with_shared(RuleList::of(tiers), tiers, Vec::new())
+        Self::with_shared(RuleList::of(tiers), tiers, Vec::new(), Vec::new())
     }
 
     /// As [`new`](Self::new), but rules that select whole namespaces are [shared](Self::shared):
-    /// their members need no entries here, except where a prefix decides before such a rule.
+    /// their members need no entries here, except where a prefix decides before such a rule. So are
+    /// [names](Self::shared_names), whose addresses need none.
     pub fn sharing(tiers: &Tiers) -> Self {
         let list = RuleList::of(tiers);
         let shared = shared::shared_rules(tiers, &list);
-        Self::with_shared(list, tiers, shared)
+        let names = shared_names::candidates(tiers, &list);
+        Self::with_shared(list, tiers, shared, names)
     }
 
-    fn with_shared(list: RuleList, tiers: &Tiers, shared: Vec<SharedRule>) -> Self {
-        let has_entries = |index| {
-            let shared = shared.iter().find(|shared| shared.index == index);
-            shared.is_none_or(|shared| shared.may_be_overruled)
-        };
+    /// `names` may be too many; the last ones are left out then.
+    fn with_shared(list: RuleList, tiers: &Tiers, shared: Vec<SharedRule>, mut names: Vec<SharedNames>) -> Self {
         let is_overruled = shared.iter().any(|shared| shared.may_be_overruled);
+        let (covered, layout) = loop {
+            let covered = shared_names::covered(&list, &names);
+            let has_entries = |index| {
+                let shared = shared.iter().find(|shared| shared.index == index);
+                shared.is_none_or(|shared| shared.may_be_overruled) && covered.binary_search(&index).is_err()
+            };
+            let layout = SetLayout::of(tiers, has_entries, is_overruled);
+            let lookups = layout.lookups() + shared.len() + shared_names::lookups(&names);
+            if lookups <= MOST_LOOKUPS || names.pop().is_none() {
+                break (covered, layout);
+            }
+        };
         Self {
             spans: AddressZone::ALL.map(|zone| spans::spans(&list, zone)),
             elsewhere: list.evaluate(std::iter::empty()),
-            layout: SetLayout::of(tiers, has_entries, is_overruled),
+            layout,
             only_allows: layout::only_allows(tiers),
             list,
             shared,
+            shared_names: names,
+            covered,
         }
     }
 
@@ -142,14 +165,11 @@ impl Classifier {
     /// Whether some other entry than those of [`SetClass::Inspect`] may be for a
     /// [port range](SetLayout::port_ranges).
     pub fn has_entries_beside_inspected(&self, range: PortRange) -> bool {
-        let is_exact = |rule: &&Rule| !matches!(rule.peer, Peer::Prefix(..));
-        let mut plain = self
-            .list
-            .rules
-            .iter()
-            .filter(is_exact)
-            .filter(|rule| rule.through.is_none());
-        plain.any(|rule| rule.ports.contains(range.protocol, range.first))
+        let is_plain = |index: RuleIndex, rule: &Rule| {
+            !matches!(rule.peer, Peer::Prefix(..)) && rule.through.is_none() && !self.is_covered(index)
+        };
+        let mut rules = self.list.rules.iter().enumerate();
+        rules.any(|(index, rule)| is_plain(index, rule) && rule.ports.contains(range.protocol, range.first))
     }
 
     /// The rules about names.
@@ -176,6 +196,35 @@ impl Classifier {
         &self.shared
     }
 
+    /// The names whose addresses are looked up in the sets of other tiers.
+    pub fn shared_names(&self) -> &[SharedNames] {
+        &self.shared_names
+    }
+
+    /// Whether a rule about names needs no entries, because [shared names](Self::shared_names) say
+    /// all that it says.
+    pub fn is_covered(&self, index: RuleIndex) -> bool {
+        self.covered.binary_search(&index).is_ok()
+    }
+
+    /// The class that decides a packet to an address of [shared names](Self::shared_names), unless
+    /// an earlier one holds it; `None` where they do not speak of this traffic.
+    pub fn class_of_names(
+        &self,
+        names: &SharedNames,
+        address: IpAddr,
+        zone: AddressZone,
+        traffic: Option<(Protocol, u16)>,
+    ) -> Option<SetClass> {
+        let speaks = match traffic {
+            Some((protocol, port)) => names.group.ports.contains(protocol, port),
+            None => names.group.ports == PortSet::All,
+        };
+        let denies = |span: &RuleSpan| span.ports.at(traffic).class() == SetClass::Deny;
+        let is_denied = || names.is_overruled && self.span(address, zone).is_some_and(denies);
+        speaks.then(|| if is_denied() { SetClass::Deny } else { names.class })
+    }
+
     /// Where prefixes may decide before a shared rule, in one zone at least: the first and the last
     /// address of each range.
     pub fn overruled(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
@@ -200,10 +249,29 @@ impl Classifier {
     /// What prefixes decide in a zone, sorted by address and disjoint. Addresses that have the
     /// [default verdict](Self::default_verdict) for all traffic are left out.
     pub fn intervals(&self, zone: AddressZone) -> Vec<AddressInterval> {
-        let default = PortMap::uniform(self.default_verdict());
+        self.intervals_where(zone, self.default_verdict(), Precedence::verdict)
+    }
+
+    /// What prefixes deny in a zone before [names](Self::shared_names) that are allowed, in the
+    /// form of [`intervals`](Self::intervals). Everything else is let through.
+    pub fn denials(&self, zone: AddressZone) -> Vec<AddressInterval> {
+        self.intervals_where(zone, Verdict::Allow, |by| match by.class() {
+            SetClass::Deny => Verdict::Deny,
+            SetClass::Admin | SetClass::Allow | SetClass::Inspect | SetClass::Rest => Verdict::Allow,
+        })
+    }
+
+    /// Addresses that have the default for all traffic are left out.
+    fn intervals_where(
+        &self,
+        zone: AddressZone,
+        default: Verdict,
+        verdict: impl Fn(Precedence) -> Verdict,
+    ) -> Vec<AddressInterval> {
+        let default = PortMap::uniform(default);
         let mut intervals: Vec<AddressInterval> = Vec::new();
         for span in self.spans_of(zone) {
-            let verdicts = span.ports.map(Precedence::verdict);
+            let verdicts = span.ports.map(&verdict);
             if verdicts == default {
                 continue;
             }

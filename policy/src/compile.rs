@@ -1,5 +1,7 @@
 //! All policies that select an endpoint → one program.
 
+mod name_groups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -173,7 +175,17 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, sources: RuleSourc
         Tier::Network => &mut tiers.network,
         Tier::Baseline { .. } => &mut tiers.baseline,
     };
-    rules.extend(written.iter().flat_map(|rule| rules_of(policy, rule, sources)));
+    let added: Vec<Rule> = written
+        .iter()
+        .flat_map(|rule| rules_of(policy, rule, sources))
+        .collect();
+    match spec.tier {
+        Tier::Admin { .. } => tiers.name_groups.extend(name_groups::of(&added, true)),
+        Tier::Network => tiers.name_groups.extend(name_groups::of(&added, false)),
+        // No kind of policy has names there.
+        Tier::Baseline { .. } => {}
+    }
+    rules.extend(added);
     if spec.tier == Tier::Network {
         // The sort is stable: rules with one action stay in the order in which they were written.
         tiers.network.sort_by_key(Rule::order);

@@ -166,7 +166,7 @@ pub fn explain(context: ExplainContext<'_>, peer: &KnownPeer) -> Explanation {
 }
 
 /// The ports of a rule, as people read them.
-fn shown_ports(ports: &PortSet) -> String {
+pub fn shown_ports(ports: &PortSet) -> String {
     match ports {
         PortSet::All => "every port".into(),
         PortSet::Ranges(ranges) => {

@@ -14,6 +14,7 @@ use crate::direction::PerDirection;
 use crate::dns_rules::QuestionRules;
 use crate::extensions::{DenyResponse, LeaseTerms};
 use crate::l7::L7Rules;
+use crate::name_group::NameGroup;
 use crate::peer_selector::{NamedPort, ObjectSelector};
 use crate::policy::Action;
 use crate::policy_id::PolicyId;
@@ -62,6 +63,9 @@ pub struct Tiers {
     /// server answers may open addresses here and not for endpoints that have the same rules and
     /// not this server (docs/security.md, 3). So these must not share sets.
     pub teachers: BTreeSet<IpAddr>,
+    /// The names that stand together in `admin` and `network`. They decide which sets hold what is
+    /// learned, and no verdict.
+    pub name_groups: Vec<NameGroup>,
 }
 
 /// One peer, crossed with ports. A [`PolicyRule`](crate::PolicyRule), which people write,
@@ -213,6 +217,9 @@ impl Tiers {
         if !self.teachers.is_empty() {
             self.teachers.hash(&mut hasher);
         }
+        if !self.name_groups.is_empty() {
+            self.name_groups.hash(&mut hasher);
+        }
         ProgramId(hasher.finish())
     }
 
@@ -252,6 +259,7 @@ impl Tiers {
             rule.origins.dedup();
         }
         self.closed_by.sort_unstable();
+        self.name_groups = NameGroup::merged(self.name_groups);
         self.admin.retain(Rule::matches_anything);
         self.baseline.retain(Rule::matches_anything);
         if self.closed() {
@@ -265,6 +273,14 @@ impl Tiers {
 impl Rule {
     fn matches_anything(&self) -> bool {
         !self.ports.is_empty() || !self.named.is_empty()
+    }
+
+    /// The names of which it lets every connection through, without looking into them.
+    pub(crate) fn plain_name(&self) -> Option<&Pattern> {
+        match &self.peer {
+            Peer::Name(pattern) if self.action == Action::Allow && self.through.is_none() => Some(pattern),
+            _ => None,
+        }
     }
 
     /// Ordered as the rules of tier Network decide.

@@ -1,6 +1,6 @@
 //! Chains, sets, rules and elements as plain data, of which transactions are made.
 //!
-//! A rule has one test at most, and a verdict. That keeps the cost of a packet countable.
+//! A rule has a test and a verdict, and looks up little. That keeps the cost of a packet countable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,8 +155,12 @@ pub(crate) enum RuleMatch {
     Established,
     /// Packets match that are related to a flow and no part of it.
     Related,
+    /// Packets with this destination port match, of a protocol that has ports.
+    IsTo(u16),
     /// Packets match whose fields are in a set.
     In(Vec<PacketField>, RuleLookup),
+    /// Packets match that each of these matches, tried in order.
+    Each(Vec<RuleMatch>),
 }
 
 /// A field of a packet.
@@ -190,6 +194,8 @@ pub(crate) enum RuleLookup {
     Set(Arc<str>),
     /// A set of the rule's own, of disjoint and sorted ranges.
     Ranges(Vec<KeyRange>),
+    /// A hash set of the rule's own.
+    Keys(Vec<SetKey>),
     /// A verdict map of the rule's own, of disjoint and sorted ranges.
     Verdicts(Vec<(KeyRange, NftVerdict)>),
 }

@@ -7,8 +7,8 @@ use names::Pattern;
 use policy::classifier::Classifier;
 use policy::labels::LabelSelector;
 use policy::{
-    Action, DenyResponse, LeaseTerms, ObjectSelector, Origin, Peer, PerDirection, PolicyId, PolicyKind, PortRange,
-    Program, Rule, Tiers, Zone,
+    Action, DenyResponse, LeaseTerms, NameGroup, ObjectSelector, Origin, Peer, PerDirection, PolicyId, PolicyKind,
+    PortRange, Program, Rule, Tiers, Zone,
 };
 
 use crate::desired::{ElementSet, FailMode, Handover, Interception, KernelProgram, ResolverBinding};
@@ -434,4 +434,33 @@ fn who_looks_into_connections_judges_them_and_what_began_before_is_cut() {
     for flow in [&resumed, &handed_over] {
         assert_eq!(judged(&desired, flow), FlowVerdict::Allowed);
     }
+}
+
+#[test]
+fn names_that_programs_share_are_judged_on_the_programs_ports_and_behind_prefixes_that_deny() {
+    let pattern = Pattern::name("a.example").unwrap();
+    let mut tiers = closed([
+        rule(Action::Deny, prefix("198.51.100.0/24"), tcp(443)),
+        rule(Action::Allow, Peer::Name(pattern.clone()), tcp(443)),
+    ]);
+    tiers.name_groups = vec![NameGroup {
+        is_admin: false,
+        patterns: [pattern].into(),
+        lease: LeaseTerms::default(),
+        ports: tcp(443),
+    }];
+    let classifier = Classifier::sharing(&tiers);
+    let [names] = classifier.shared_names() else {
+        panic!("{classifier:?}")
+    };
+    let set = names.id;
+    let desired = governed(nothing(), Direction::Egress, tiers, &[]);
+    let learned = |element: &Element| element.set.program == set && element.key.port.is_none();
+    let judge =
+        |to: &str, port| FlowJudge::new(&desired, &learned, &|_, _| None).verdict(&flow(Protocol::Tcp, POD, to, port));
+    assert_eq!(judge("203.0.113.1", 443), FlowVerdict::Allowed);
+    assert_eq!(judge("203.0.113.1", 80), DENIED_EGRESS, "another port");
+    assert_eq!(judge("198.51.100.1", 443), DENIED_EGRESS, "a prefix");
+    let unlearned = judged(&desired, &flow(Protocol::Tcp, POD, "203.0.113.1", 443));
+    assert_eq!(unlearned, FlowVerdict::Unattributed, "the name might lead there");
 }

@@ -226,13 +226,16 @@ fn weight(command: &TableCommand) -> usize {
     }
 }
 
-/// The learned sets of a desired state.
+/// The learned sets of a desired state: those of its tiers, and those of tiers that stand for what
+/// several share.
 pub(crate) fn learned_sets(desired: &DesiredState) -> BTreeSet<SetId> {
     let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
     let sets = evaluations.flat_map(|evaluation| {
         let classifier = &evaluation.classifier;
         let shared = classifier.shared().iter().map(|shared| (shared.id, &shared.layout));
-        let layouts = std::iter::once((evaluation.id, classifier.layout())).chain(shared);
+        let names = classifier.shared_names().iter().map(|names| (names.id, &names.layout));
+        let layouts = std::iter::once((evaluation.id, classifier.layout()));
+        let layouts = layouts.chain(shared).chain(names);
         layouts.flat_map(|(id, layout)| {
             IpFamily::BOTH
                 .into_iter()

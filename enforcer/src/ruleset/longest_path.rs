@@ -55,6 +55,16 @@ pub fn longest_path_of_both_ends(desired: &DesiredState) -> usize {
     Direction::BOTH.into_iter().map(of_direction).sum()
 }
 
+fn lookups(test: &RuleMatch) -> Vec<&RuleLookup> {
+    match test {
+        RuleMatch::In(_, lookup) => vec![lookup],
+        RuleMatch::Each(tests) => tests.iter().flat_map(lookups).collect(),
+        RuleMatch::Always | RuleMatch::Is(_) | RuleMatch::IsTo(_) | RuleMatch::Established | RuleMatch::Related => {
+            Vec::new()
+        }
+    }
+}
+
 fn path(chains: &BTreeMap<Arc<str>, Vec<NftRule>>, name: &str) -> usize {
     let beyond = |verdict: &NftVerdict| match verdict {
         NftVerdict::Accept | NftVerdict::Drop | NftVerdict::Return => 0,
@@ -63,7 +73,7 @@ fn path(chains: &BTreeMap<Arc<str>, Vec<NftRule>>, name: &str) -> usize {
     let (mut so_far, mut longest) = (0, 0);
     for rule in chains.get(name).into_iter().flatten() {
         let mut verdicts: Vec<&NftVerdict> = rule.verdict.iter().collect();
-        if let RuleMatch::In(_, lookup) = &rule.test {
+        for lookup in lookups(&rule.test) {
             so_far += 1;
             if let RuleLookup::Verdicts(pairs) = lookup {
                 verdicts.extend(pairs.iter().map(|(_, verdict)| verdict));

@@ -65,11 +65,12 @@ impl LeaseScope {
         let new: BTreeSet<ProgramId> = new_sets.iter().map(|set| set.program).collect();
         let evaluations = after.programs.values().flat_map(|program| program.evaluations());
         let with_names = evaluations.filter(|evaluation| evaluation.classifier.name_rules().next().is_some());
+        let ids = with_names.flat_map(|evaluation| {
+            let shared = evaluation.classifier.shared_names().iter().map(|names| names.id);
+            std::iter::once(evaluation.id).chain(shared)
+        });
         Self::Some {
-            tiers: with_names
-                .map(|evaluation| evaluation.id)
-                .filter(|id| new.contains(id))
-                .collect(),
+            tiers: ids.filter(|id| new.contains(id)).collect(),
             addresses,
         }
     }

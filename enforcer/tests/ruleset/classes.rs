@@ -10,7 +10,9 @@ use names::Pattern;
 use policy::Protocol::{Icmp, Icmpv6, Tcp};
 use policy::classifier::{AddressContext, Classifier, ClassifierEntry, SetClass};
 use policy::labels::LabelSelector;
-use policy::{Action, AddressZone, DenyResponse, ObjectSelector, Peer, PortSet, ProgramId, Tiers, Zone};
+use policy::{
+    Action, AddressZone, DenyResponse, LeaseTerms, NameGroup, ObjectSelector, Peer, PortSet, ProgramId, Tiers, Zone,
+};
 
 use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, ip};
 use crate::programs::{desired, evaluation, governs_by, learn_at, origin, ports, range, rule, single};
@@ -135,6 +137,111 @@ fn a_shared_rule_is_found_where_nothing_of_its_program_decides_before_it() {
     assert!(!open("10.88.0.1", 80) && open("10.88.0.1", 443));
     assert!(open("10.88.0.2", 80) && open("10.88.0.2", 443) && open("fd88::1", 80));
     assert!(!open("10.77.0.2", 80) && open("10.77.0.2", 443));
+}
+
+fn group(name: &str, ports: PortSet) -> NameGroup {
+    NameGroup {
+        is_admin: false,
+        patterns: [Pattern::name(name).unwrap()].into(),
+        lease: LeaseTerms::default(),
+        ports,
+    }
+}
+
+/// The elements of addresses of names that are shared.
+fn learned_by_all(evaluation: &KernelTiers, names: &[(&str, &str)]) -> Vec<(Element, Duration)> {
+    let alone = |tiers: &Tiers| KernelTiers::new(tiers);
+    let shared = evaluation.classifier.shared_names().iter();
+    shared
+        .flat_map(|shared| learned(&alone(&shared.tiers), names))
+        .collect()
+}
+
+#[test]
+fn shared_names_are_open_on_the_ports_of_the_program_and_where_no_prefix_denies_before_them() {
+    let Some(lab) = Lab::new() else { return };
+    lab.serve_outside(&[80, 443, 8000, 8443]);
+    let groups = vec![
+        group("one.example", ports([single(Tcp, 80)])),
+        group("some.example", ports([single(Tcp, 80), single(Tcp, 8443)])),
+        group("range.example", ports([single(Tcp, 443), range(Tcp, 8000, 8100)])),
+        group("echo.example", ports([single(Icmp, 8), single(Icmpv6, 128)])),
+    ];
+    let allow = |group: &NameGroup| {
+        let pattern = group.patterns.first().unwrap();
+        rule(Action::Allow, Peer::Name(pattern.clone()), group.ports.clone())
+    };
+    let mut network = vec![
+        rule(
+            Action::Deny,
+            prefix(Zone::World, "10.77.0.0/16"),
+            ports([single(Tcp, 80)]),
+        ),
+        rule(Action::Deny, prefix(Zone::World, "fd77::/64"), PortSet::All),
+    ];
+    network.extend(groups.iter().map(allow));
+    let tiers = Tiers {
+        name_groups: groups,
+        ..closed(network)
+    };
+    let enforced = KernelTiers {
+        id: ID,
+        classifier: Arc::new(Classifier::sharing(&tiers)),
+    };
+    assert_eq!(enforced.classifier.shared_names().len(), 4);
+    let desired = governs_by(desired(), [POD_V4, POD_V6], ID, enforced.clone(), None, None);
+    let teaching = [
+        ("one.example", "10.88.0.1"),
+        ("one.example", "fd88::1"),
+        ("some.example", "10.88.0.2"),
+        ("range.example", "fd88::2"),
+        ("some.example", "10.77.0.2"),
+        ("some.example", "fd77::2"),
+        ("echo.example", "10.88.0.2"),
+        ("echo.example", "fd88::2"),
+        ("echo.example", "fd77::2"),
+    ];
+    let elements = learned_by_all(&enforced, &teaching);
+    assert_eq!(elements.len(), teaching.len(), "one for each, whatever the ports");
+    lab.install(&desired, &elements);
+    let open = |address| [80, 443, 8000, 8443].map(|port| lab.pod.tries(address, port) == Outcome::Connected);
+    assert_eq!(open("10.88.0.1"), [true, false, false, false]);
+    assert_eq!(open("fd88::1"), [true, false, false, false]);
+    assert_eq!(open("10.88.0.2"), [true, false, false, true]);
+    assert_eq!(open("fd88::2"), [false, true, true, false]);
+    assert_eq!(open("10.77.0.2"), [false, false, false, true]);
+    assert_eq!(open("fd77::2"), [false; 4]);
+    let answers = ["10.88.0.2", "fd88::2", "10.88.0.1", "fd77::2"].map(|to| lab.pod.ping(to).is_ok());
+    assert_eq!(answers, [true, true, false, false]);
+}
+
+/// One set, which each program asks about its own ports.
+#[test]
+fn two_programs_ask_one_set_of_names_about_different_ports() {
+    let Some(lab) = Lab::new() else { return };
+    lab.serve_outside(&[80, 443]);
+    const OTHER: ProgramId = ProgramId(0x0bad_cafe_0000_0002);
+    let of = |id, port| {
+        let ports = ports([single(Tcp, port)]);
+        let tiers = Tiers {
+            name_groups: vec![group("a.example", ports.clone())],
+            ..closed(vec![rule(Action::Allow, name("a.example"), ports)])
+        };
+        KernelTiers {
+            id,
+            classifier: Arc::new(Classifier::sharing(&tiers)),
+        }
+    };
+    let (four, six) = (of(ID, 80), of(OTHER, 443));
+    let desired = governs_by(desired(), [POD_V4], ID, four.clone(), None, None);
+    let desired = governs_by(desired, [POD_V6], OTHER, six.clone(), None, None);
+    let teaching = [("a.example", "10.88.0.1"), ("a.example", "fd88::1")];
+    let elements = learned_by_all(&four, &teaching);
+    assert_eq!(elements, learned_by_all(&six, &teaching));
+    lab.install(&desired, &elements);
+    let open = |address, port| lab.pod.tries(address, port) == Outcome::Connected;
+    assert!(open("10.88.0.1", 80) && !open("10.88.0.1", 443));
+    assert!(!open("fd88::1", 80) && open("fd88::1", 443));
 }
 
 #[test]

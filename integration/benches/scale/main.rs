@@ -1,5 +1,5 @@
 //! What the size of a cluster costs. `./bench scale` at the top runs it; `--only change`, `start`,
-//! `memory`, `events`, `watch` or `check` a part of it.
+//! `answers`, `memory`, `events`, `watch` or `check` a part of it.
 //!
 //! `--write DIRECTORY --pods N --policies N …` writes the generated objects and measures nothing,
 //! for a look at them. `--change TEXT` makes the changes alone that have this in their name, of
@@ -9,8 +9,10 @@
 // be.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod answers;
 mod change;
 mod check;
+mod common_pattern;
 mod events;
 mod list_watch_server;
 mod memory;
@@ -46,6 +48,9 @@ fn main() {
     let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
     if arguments.wants("start") {
         start::run(&binary, arguments.rounds);
+    }
+    if arguments.wants("answers") {
+        answers::run(&binary, arguments.rounds);
     }
     if arguments.wants("memory") {
         memory::run(&binary, arguments.rounds);

@@ -1,6 +1,5 @@
 //! How long it takes from the start of an agent to its first answer.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use lab::client::LookupTransport;
 use lab::process::{Installation, PATIENCE};
 use lab::{Lab, NODE4, RESOLVER};
 
-use crate::median_of;
+use crate::{common_pattern, median_of};
 
 /// What must be reached.
 const GOAL: Duration = Duration::from_millis(250);
@@ -69,7 +68,10 @@ fn first_answer(binary: &str, shape: &StartShape) -> Duration {
     lab.resolver().set(&["name.every.example 300 A 198.51.100.7"]).unwrap();
     let installation = Installation::new(binary, lab.node()).unwrap();
     installation
-        .write_object("objects.yaml", &objects(&lab, shape))
+        .write_object(
+            "objects.yaml",
+            &common_pattern::objects(&lab, shape.programs, shape.selectors, 1),
+        )
         .unwrap();
     let listen = SocketAddr::new(IpAddr::V4(NODE4), 5300);
     let (upstream, address) = (RESOLVER.to_string(), listen.to_string());
@@ -90,29 +92,4 @@ fn first_answer(binary: &str, shape: &StartShape) -> Duration {
     let took = begun.elapsed();
     agent.terminate().unwrap();
     took
-}
-
-/// Pods and policies as the files of a directory have them. All programs have a pattern in common.
-fn objects(lab: &Lab, shape: &StartShape) -> String {
-    let mut text = String::new();
-    for number in 0..shape.programs {
-        let address = match number {
-            0 => lab.pod(0).address4().to_string(),
-            _ => format!("10.245.0.{number}"),
-        };
-        write!(
-            text,
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod{number}, namespace: shop, labels: {{app: app{number}}}}}\n\
-             spec: {{containers: [{{name: main, image: none}}]}}\n\
-             status: {{podIP: {address}, podIPs: [{{ip: {address}}}]}}\n---\n\
-             apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: policy{number}, namespace: shop}}\n\
-             spec:\n  endpointSelector: {{matchLabels: {{app: app{number}}}}}\n  egress:\n  - toFQDNs:\n    - matchPattern: '*.every.example'\n"
-        )
-        .unwrap();
-        for selector in 0..shape.selectors {
-            writeln!(text, "    - matchName: name{selector}.app{number}.example").unwrap();
-        }
-        text.push_str("    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n---\n");
-    }
-    text
 }

@@ -47,9 +47,8 @@ fn what_a_private_resolver_says_changes_no_lease_that_others_have() {
     }
     let ends = |plan: &Plan, pod: &str| -> Vec<(IpAddr, Time)> {
         let elements = plan.all_elements(&ledger, now);
-        let own = elements
-            .into_iter()
-            .filter(|(element, ..)| element.set.program == program(plan, pod));
+        let program = &plan.desired.programs[&program(plan, pod)];
+        let own = elements.into_iter().filter(|(element, ..)| looks_up(program, element));
         own.map(|(element, end, _)| (element.key.address, end)).collect()
     };
     let (short, long) = (
@@ -110,7 +109,8 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
     let end = now + settings.lease.lease(Duration::from_secs(600));
     assert_eq!(
         elements,
-        [(ip("198.51.100.1"), Some(443), end)],
+        // The port is the program's to test.
+        [(ip("198.51.100.1"), None, end)],
         "neither from a server that is not known, nor a pod's address, nor a name that nobody selects"
     );
 }
@@ -193,7 +193,10 @@ fn of_some_addresses_and_of_some_tiers_the_ledger_opens_what_it_opens_of_everyth
         assert_eq!(plan.elements_in(&ledger, &scope, now), expected);
         expected.len()
     };
-    let tiers: Vec<ProgramId> = plan.desired.programs.keys().copied().collect();
+    let programs = plan.desired.programs.values();
+    let tiers: Vec<ProgramId> = programs
+        .flat_map(|program| program.enforced.looked_up().filter(|id| *id != program.enforced.id))
+        .collect();
     assert_eq!(of_some(&[], &[]), 0);
     assert!((1..all.len()).contains(&of_some(&[1, 9], &[])));
     assert!((1..all.len()).contains(&of_some(&[], &tiers[..1])));

@@ -57,6 +57,16 @@ impl SetLayout {
             port_ranges: uncut_ranges(&ports, tiers),
         }
     }
+
+    /// How many lookups of addresses a packet pays at most in these sets. What is looked into is
+    /// looked up elsewhere than where packets are let through.
+    pub(super) fn lookups(&self) -> usize {
+        let mut ranges = self.port_ranges.iter();
+        let has_exact = self.named_ports || ranges.clone().any(|range| range.protocol.has_ports());
+        let has_ranges = ranges.any(|range| !range.is_single() || !range.protocol.has_ports());
+        let classes = self.classes.iter().filter(|class| **class != SetClass::Inspect);
+        classes.count() * (usize::from(has_exact) + usize::from(has_ranges) + usize::from(self.all_traffic))
+    }
 }
 
 /// Whether every rule allows all connections, and stands in tier Network.

@@ -16,7 +16,7 @@
 
 use super::evaluation::{Precedence, RuleList};
 use super::layout::{self, SetLayout};
-use super::{RuleIndex, SetClass, every_port};
+use super::{MOST_LOOKUPS, RuleIndex, SetClass, every_port};
 use crate::extensions::LeaseTerms;
 use crate::labels::{LabelSelector, Operator};
 use crate::peer_selector::ObjectSelector;
@@ -28,10 +28,6 @@ use crate::special_keys as keys;
 
 /// A packet pays a lookup for each shared rule of its program.
 const MOST: usize = 4;
-
-/// The most lookups that the sets of classes and those of shared rules may take together. A class
-/// takes three at most: the exact set, the set of the port's range, the set for every port.
-const MOST_LOOKUPS: usize = 12;
 
 /// A rule about objects whose members stand in the sets of other tiers.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ use super::*;
 use crate::extensions::LeaseTerms;
 use crate::inventory::{Inventory, InventoryPod, PodIndex};
 use crate::labels::{LabelSelector, Labels, Requirement};
+use crate::name_group::NameGroup;
 use crate::peer_selector::ObjectSelector;
 use crate::policy_id::{PolicyId, PolicyKind};
 use crate::program::Origin;
@@ -128,6 +129,34 @@ fn tiers() -> impl Strategy<Value = Tiers> {
     })
 }
 
+/// As [`tiers`], with groups of some of the names that are let through.
+fn grouped() -> impl Strategy<Value = Tiers> {
+    (tiers(), prop::collection::vec(any::<bool>(), 16)).prop_map(|(mut tiers, chosen)| {
+        let rules = tiers.admin.iter().map(|rule| (true, rule));
+        let rules = rules.chain(tiers.network.iter().map(|rule| (false, rule)));
+        let mut groups: Vec<NameGroup> = Vec::new();
+        for ((is_admin, rule), is_chosen) in rules.zip(chosen) {
+            let Some(pattern) = rule.plain_name().filter(|_| is_chosen) else {
+                continue;
+            };
+            let alike = groups
+                .iter_mut()
+                .find(|it| (it.is_admin, &it.ports) == (is_admin, &rule.ports));
+            match alike {
+                Some(group) => drop(group.patterns.insert(pattern.clone())),
+                None => groups.push(NameGroup {
+                    is_admin,
+                    patterns: BTreeSet::from([pattern.clone()]),
+                    lease: rule.lease,
+                    ports: rule.ports.clone(),
+                }),
+            }
+        }
+        tiers.name_groups = NameGroup::merged(groups);
+        tiers
+    })
+}
+
 fn origin() -> Origin {
     let policy = PolicyId {
         kind: PolicyKind::NetworkPolicy,
@@ -229,7 +258,7 @@ impl Target {
         };
         let names = classifier
             .name_rules()
-            .filter(|(index, _)| self.is_meant_by(&classifier.rules()[*index].peer));
+            .filter(|(index, _)| self.is_meant_by(&classifier.rules()[*index].peer) && !classifier.is_covered(*index));
         let learned = names.flat_map(|(index, _)| classifier.entries_for_name(index, at));
         let member = if objects.is_empty() {
             ClassifierEntries::new()
@@ -239,8 +268,20 @@ impl Target {
         learned.chain(member).collect()
     }
 
-    /// What stands in the sets of rules that are shared.
-    fn shared_entries(&self, classifier: &Classifier) -> Vec<ClassifierEntry> {
+    /// What stands in the sets of rules and of names that are shared, and holds this traffic.
+    fn shared_entries(&self, classifier: &Classifier, traffic: Option<(Protocol, u16)>) -> Vec<ClassifierEntry> {
+        let held = |names: &&SharedNames| {
+            let mut patterns = names.group.patterns.iter();
+            patterns.any(|pattern| self.is_meant_by(&Peer::Name(pattern.clone())))
+        };
+        let names = classifier.shared_names().iter().filter(held);
+        let names = names.filter_map(|names| {
+            let class = classifier.class_of_names(names, address(self.last), self.zone, traffic)?;
+            Some(ClassifierEntry {
+                class,
+                ports: PortSet::All,
+            })
+        });
         let shared = classifier.shared().iter().filter_map(|shared| {
             let rule = &classifier.rules()[shared.index];
             self.is_meant_by(&rule.peer).then(|| ClassifierEntry {
@@ -248,7 +289,7 @@ impl Target {
                 ports: rule.ports.clone(),
             })
         });
-        shared.collect()
+        shared.chain(names).collect()
     }
 }
 
@@ -267,7 +308,7 @@ fn what_has_no_ports_is_refused_no_more_where_rules_are_shared() {
     let target = Target::pod();
     let classifier = Classifier::sharing(&tiers);
     let mut entries = target.entries(&classifier);
-    entries.extend(target.shared_entries(&classifier));
+    entries.extend(target.shared_entries(&classifier, None));
     let verdict = classifier.verdict(address(0), target.zone, entries.iter(), None);
     assert_eq!(verdict, Verdict::Allow, "{entries:#?} {:#?}", classifier.shared());
 }
@@ -290,17 +331,17 @@ proptest! {
     /// A shared rule is found at each of its members alike.
     #[test]
     fn a_classifier_that_shares_rules_decides_as_its_tiers_do(
-        tiers in tiers(),
+        tiers in grouped(),
         target in target(),
         traffic in traffic(),
     ) {
         let classifier = Classifier::sharing(&tiers);
         let mut entries = target.entries(&classifier);
-        entries.extend(target.shared_entries(&classifier));
+        entries.extend(target.shared_entries(&classifier, traffic));
         let verdict = classifier.verdict(address(target.last), target.zone, entries.iter(), traffic);
         let expected = target.plainly(&tiers, traffic);
         let narrowed = traffic.is_none() && expected == Verdict::Allow && !tiers.admin.is_empty();
-        prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {entries:#?} and {:#?}", classifier.shared());
+        prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {entries:#?} and {:#?}, {:#?}", classifier.shared(), classifier.shared_names());
         if let (Verdict::Allow, None) = (expected, traffic) {
             let alone = Classifier::new(&tiers);
             let entries = target.entries(&alone);
@@ -348,7 +389,7 @@ proptest! {
     }
 
     #[test]
-    fn entries_are_made_of_what_the_layout_names(tiers in tiers(), target in target(), shares: bool) {
+    fn entries_are_made_of_what_the_layout_names(tiers in grouped(), target in target(), shares: bool) {
         let classifier = if shares { Classifier::sharing(&tiers) } else { Classifier::new(&tiers) };
         let layout = classifier.layout();
         for entry in target.entries(&classifier) {
@@ -405,4 +446,104 @@ fn what_has_no_ports_is_not_let_through_where_one_port_of_a_denied_object_is_pas
     assert_eq!(verdict(None), Verdict::Deny);
     assert_eq!(verdict(Some((Protocol::Tcp, 81))), Verdict::Deny);
     assert_eq!(verdict(Some((Protocol::Tcp, 80))), Verdict::Allow);
+}
+
+fn group(is_admin: bool, patterns: &[u8], ports: PortSet) -> NameGroup {
+    let patterns = patterns.iter().map(|number| match name(*number) {
+        Peer::Name(pattern) => pattern,
+        other => panic!("{other:?}"),
+    });
+    NameGroup {
+        is_admin,
+        patterns: patterns.collect(),
+        lease: LeaseTerms::default(),
+        ports,
+    }
+}
+
+/// Prefixes know nothing of what objects pass.
+#[test]
+fn names_are_not_shared_where_a_denied_prefix_may_be_passed_for_an_object() {
+    let web = || PortSet::from_ranges([PortRange::single(Protocol::Tcp, 80)]);
+    let everywhere = || Peer::Prefix(Zone::Anywhere, "0.0.0.0/0".parse().unwrap());
+    let mut tiers = Tiers {
+        admin: vec![
+            rule(Action::Pass, object(0), web()),
+            rule(Action::Deny, everywhere(), web()),
+        ],
+        network: vec![rule(Action::Allow, name(0), web())],
+        closed_by: vec![origin()],
+        name_groups: vec![group(false, &[0], web())],
+        ..Tiers::default()
+    };
+    assert_eq!(Classifier::sharing(&tiers).shared_names().len(), 0);
+    let target = Target {
+        last: 0,
+        zone: AddressZone::World,
+        names: vec![0],
+        objects: vec![0],
+    };
+    let classifier = Classifier::sharing(&tiers);
+    let entries = target.entries(&classifier);
+    let verdict = classifier.verdict(address(0), target.zone, entries.iter(), Some((Protocol::Tcp, 80)));
+    assert_eq!(verdict, Verdict::Allow);
+    tiers.admin[0].peer = everywhere();
+    assert_eq!(Classifier::sharing(&tiers).shared_names().len(), 1);
+}
+
+#[test]
+fn shared_names_need_no_sets_of_the_tiers_own_and_the_same_set_whatever_the_ports() {
+    let ports = |count: u16| PortSet::from_ranges((0..count).map(|n| PortRange::single(Protocol::Tcp, 80 + 2 * n)));
+    let of = |own: u8, count: u16| Tiers {
+        network: vec![
+            rule(Action::Allow, name(0), ports(count)),
+            rule(Action::Allow, name(own), ports(1)),
+        ],
+        closed_by: vec![origin()],
+        name_groups: vec![group(false, &[0], ports(count)), group(false, &[own], ports(1))],
+        ..Tiers::default()
+    };
+    let sets = |tiers: &Tiers| {
+        let classifier = Classifier::sharing(tiers);
+        assert_eq!(*classifier.layout(), SetLayout::default());
+        let names = classifier.shared_names().iter();
+        let mut found: Vec<_> = names.map(|names| (names.group.patterns.len(), names.id)).collect();
+        found.sort_unstable();
+        found
+    };
+    let (a, b) = (sets(&of(1, 1)), sets(&of(2, 12)));
+    assert_eq!((a.len(), b.len()), (2, 2));
+    assert_eq!(a.iter().filter(|set| b.contains(set)).count(), 1);
+}
+
+/// A group that says less than a rule does not stand for it.
+#[test]
+fn a_rule_is_covered_only_by_groups_that_say_all_that_it_says() {
+    let web = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 80)]);
+    let both = PortSet::from_ranges([80, 443].map(|port| PortRange::single(Protocol::Tcp, port)));
+    let of = |groups: Vec<NameGroup>| {
+        let tiers = Tiers {
+            network: vec![rule(Action::Allow, name(0), both.clone())],
+            closed_by: vec![origin()],
+            name_groups: groups,
+            ..Tiers::default()
+        };
+        Classifier::sharing(&tiers).is_covered(0)
+    };
+    assert!(of(vec![group(false, &[0, 1], both.clone())]));
+    assert!(!of(vec![group(false, &[0], web.clone())]), "another port");
+    assert!(!of(vec![group(false, &[1], both.clone())]), "another name");
+    let other_lease = NameGroup {
+        lease: LeaseTerms {
+            grace: Some(std::time::Duration::from_secs(9)),
+            ..LeaseTerms::default()
+        },
+        ..group(false, &[0], both.clone())
+    };
+    assert!(!of(vec![other_lease]), "other terms");
+    let tls = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 443)]);
+    assert!(
+        of(vec![group(false, &[0], web), group(false, &[0, 1], tls)]),
+        "both together"
+    );
 }

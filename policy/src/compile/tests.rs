@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::document;
 use crate::endpoint::EndpointId;
+use crate::name_group::NameGroup;
 use crate::ports::{PortRange, Protocol};
 use crate::validate;
 
@@ -426,4 +427,65 @@ fn verified_names_open_tcp_to_what_announces_them_and_no_quic() {
         through.contains("any method /a") && through.contains("the name that is announced"),
         "{through}"
     );
+}
+
+/// The patterns of each group, and whether it is for all ports.
+fn groups(policies: &[Policy]) -> Vec<(String, bool)> {
+    let shown = |group: &NameGroup| {
+        let patterns: Vec<_> = group.patterns.iter().map(Pattern::to_string).collect();
+        (patterns.join(" "), group.ports == PortSet::All)
+    };
+    compiled(policies).enforced.name_groups.iter().map(shown).collect()
+}
+
+fn names_on_tls(name: &str, rules: &[&str]) -> Policy {
+    let rule =
+        |names: &&str| format!("  - toFQDNs: [{names}]\n    toPorts: [{{ports: [{{port: '443', protocol: TCP}}]}}]\n");
+    policy(
+        name,
+        &format!("  egress:\n{}", rules.iter().map(rule).collect::<String>()),
+    )
+}
+
+#[test]
+fn the_names_of_a_spec_on_the_same_ports_stand_together_whatever_else_governs() {
+    let shared = policy(
+        "shared",
+        "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n  - toFQDNs: [{matchName: b.example}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n  - toFQDNs: [{matchName: c.example}]\n",
+    );
+    let own = names_on_tls("own", &["{matchName: b.example}, {matchName: d.example}"]);
+    let of_shared = [
+        ("a.example b.example".to_owned(), false),
+        ("c.example".to_owned(), true),
+    ];
+    assert_eq!(groups(std::slice::from_ref(&shared)), of_shared);
+    let both = groups(&[own, shared]);
+    assert_eq!(both.len(), 3);
+    assert!(of_shared.iter().all(|group| both.contains(group)), "{both:?}");
+}
+
+#[test]
+fn a_wildcard_is_a_group_whatever_names_a_spec_lists_beside_it() {
+    let patterns = |rules: &[&str]| -> Vec<String> {
+        let groups = groups(&[names_on_tls("p", rules)]);
+        groups.into_iter().map(|(patterns, _)| patterns).collect()
+    };
+    assert_eq!(
+        patterns(&[
+            "{matchPattern: '*.a.example'}, {matchName: own.example}",
+            "{matchPattern: '*.b.example'}"
+        ]),
+        ["*.a.example", "*.b.example", "own.example"]
+    );
+    assert_eq!(
+        patterns(&["{matchPattern: '*.a.example'}, {matchPattern: '*.b.example'}, {matchPattern: '*.c.example'}"]),
+        ["*.a.example *.b.example *.c.example"],
+        "a packet would pay for each"
+    );
+}
+
+#[test]
+fn names_that_no_port_is_opened_for_are_in_no_group() {
+    let http = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]\n";
+    assert_eq!(groups(&[policy("p", http)]), []);
 }

@@ -68,13 +68,15 @@ const TRANSPORT: u32 = 2;
 
 /// A rule whose sets all have names.
 pub(super) struct ResolvedRule<'a> {
-    pub(super) test: ResolvedMatch<'a>,
+    /// All of them, in order.
+    pub(super) tests: Vec<ResolvedMatch<'a>>,
     pub(super) verdict: Option<&'a NftVerdict>,
 }
 
 pub(super) enum ResolvedMatch<'a> {
-    Always,
     Is(u8),
+    /// This destination port.
+    IsTo(u16),
     /// One of these bits of the conntrack state.
     State(u32),
     In {
@@ -87,11 +89,28 @@ pub(super) enum ResolvedMatch<'a> {
 }
 
 pub(super) fn encode(encoder: &mut Encoder, rule: &ResolvedRule<'_>) {
-    match &rule.test {
-        ResolvedMatch::Always => {}
+    for test in &rule.tests {
+        encode_test(encoder, test);
+    }
+    if let Some(verdict) = rule.verdict {
+        expression(encoder, "immediate", |encoder| {
+            encoder.attribute(IMMEDIATE_TO, &VERDICT.to_be_bytes());
+            let data = encoder.open_nest(IMMEDIATE_DATA);
+            verdict::encode(encoder, verdict);
+            encoder.close_nest(data);
+        });
+    }
+}
+
+fn encode_test(encoder: &mut Encoder, test: &ResolvedMatch<'_>) {
+    match test {
         ResolvedMatch::Is(protocol) => {
             load_meta(encoder, META_L4PROTO, FIRST);
             compare(encoder, FIRST, EQUAL, &[*protocol]);
+        }
+        ResolvedMatch::IsTo(port) => {
+            load(encoder, PacketField::Port, FIRST);
+            compare(encoder, FIRST, EQUAL, &port.to_be_bytes());
         }
         ResolvedMatch::State(bits) => {
             load_conntrack(encoder, CONNTRACK_STATE, None, FIRST);
@@ -116,14 +135,6 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &ResolvedRule<'_>) {
             }
             look_up(encoder, set, *id, *is_map);
         }
-    }
-    if let Some(verdict) = rule.verdict {
-        expression(encoder, "immediate", |encoder| {
-            encoder.attribute(IMMEDIATE_TO, &VERDICT.to_be_bytes());
-            let data = encoder.open_nest(IMMEDIATE_DATA);
-            verdict::encode(encoder, verdict);
-            encoder.close_nest(data);
-        });
     }
 }
 

@@ -8,7 +8,7 @@ use crate::netlink::objects::{
     Datatype, ElementMeter, MapValue, MapValueType, NewElement, NftRule, NftVerdict, PacketField, RuleLookup,
     RuleMatch, SetSpec, half_open,
 };
-use crate::netlink::set_key::KeyRange;
+use crate::netlink::set_key::{KeyRange, SetKey};
 use crate::netlink::{nf_tables, table_snapshot, verdict};
 
 use super::TransactionEncoder;
@@ -35,12 +35,23 @@ impl TransactionEncoder<'_> {
         self.set(name, id, &shape);
     }
 
-    /// Writes the messages that make the set which a rule needs for itself, and returns the rule
-    /// with the name of that set.
+    /// Writes the messages that make the sets which a rule needs for itself, and returns the rule
+    /// with the names of these sets.
     pub(super) fn resolve<'r>(&mut self, rule: &'r NftRule) -> ResolvedRule<'r> {
-        let test = match &rule.test {
-            RuleMatch::Always => ResolvedMatch::Always,
+        let mut tests = Vec::new();
+        self.resolve_test(&rule.test, &mut tests);
+        ResolvedRule {
+            tests,
+            verdict: rule.verdict.as_ref(),
+        }
+    }
+
+    fn resolve_test<'r>(&mut self, test: &'r RuleMatch, resolved: &mut Vec<ResolvedMatch<'r>>) {
+        let test = match test {
+            RuleMatch::Always => return,
+            RuleMatch::Each(tests) => return tests.iter().for_each(|test| self.resolve_test(test, resolved)),
             RuleMatch::Is(protocol) => ResolvedMatch::Is(protocol.number()),
+            RuleMatch::IsTo(port) => ResolvedMatch::IsTo(*port),
             RuleMatch::Established => ResolvedMatch::State(ESTABLISHED),
             RuleMatch::Related => ResolvedMatch::State(RELATED),
             RuleMatch::In(fields, RuleLookup::Set(set)) => ResolvedMatch::In {
@@ -56,10 +67,32 @@ impl TransactionEncoder<'_> {
                 let pairs = ranges.iter().map(|(range, verdict)| (range, Some(verdict)));
                 self.own_set(fields, pairs, true)
             }
+            RuleMatch::In(fields, RuleLookup::Keys(keys)) => self.own_keys(fields, keys),
         };
-        ResolvedRule {
-            test,
-            verdict: rule.verdict.as_ref(),
+        resolved.push(test);
+    }
+
+    fn own_keys<'r>(&mut self, fields: &'r [PacketField], keys: &[SetKey]) -> ResolvedMatch<'r> {
+        let key: Vec<Datatype> = fields.iter().map(|field| field.datatype()).collect();
+        let name = "__set%d";
+        let id = self.next_id();
+        let shape = SetDeclaration {
+            flags: nf_tables::set_flag::ANONYMOUS | nf_tables::set_flag::CONSTANT,
+            key: &key,
+            maps_to: None,
+            size: Some(u32::try_from(keys.len()).unwrap_or(u32::MAX)),
+            swept: None,
+            concatenated_ranges: false,
+            meter: None,
+        };
+        self.set(name, id, &shape);
+        let elements: Vec<_> = keys.iter().cloned().map(NewElement::plain).collect();
+        self.add_elements(name, Some(id), &elements);
+        ResolvedMatch::In {
+            fields,
+            set: name.to_owned(),
+            id: Some(id),
+            is_map: false,
         }
     }
 

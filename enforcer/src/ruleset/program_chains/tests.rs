@@ -1,8 +1,8 @@
 use names::Pattern;
 use policy::labels::{LabelSelector, Requirement};
 use policy::{
-    Action, LeaseTerms, ObjectSelector, Origin, Peer, PolicyId, PolicyKind, PortSet, Program, Rule as PolicyRule,
-    Tiers, Zone,
+    Action, LeaseTerms, NameGroup, ObjectSelector, Origin, Peer, PolicyId, PolicyKind, PortSet, Program,
+    Rule as PolicyRule, Tiers, Zone,
 };
 
 use super::*;
@@ -290,6 +290,84 @@ fn a_shared_rule_costs_one_lookup_within_the_same_bound() {
             "{lookups} with {classes} classes, {shared} shared"
         );
         assert_eq!(shared > 0, classes < 4);
+    }
+}
+
+fn names_on(first: usize, count: usize, ports: PortSet) -> NameGroup {
+    let pattern = |n| match name(n) {
+        Peer::Name(pattern) => pattern,
+        other => panic!("{other:?}"),
+    };
+    NameGroup {
+        is_admin: false,
+        patterns: (first..first + count).map(pattern).collect(),
+        lease: LeaseTerms::default(),
+        ports,
+    }
+}
+
+/// Tiers that let these names through.
+fn with_names(mut tiers: Tiers, groups: Vec<NameGroup>) -> Tiers {
+    for group in &groups {
+        let rules = group.patterns.iter();
+        let rules = rules.map(|pattern| rule(Action::Allow, Peer::Name(pattern.clone()), group.ports.clone()));
+        tiers.network.extend(rules);
+    }
+    tiers.network.sort_by_key(|rule| (rule.action, rule.through.is_some()));
+    tiers.name_groups = groups;
+    tiers
+}
+
+#[test]
+fn shared_names_cost_a_lookup_and_one_for_their_ports_within_the_same_bound() {
+    let closed = || Tiers {
+        closed_by: vec![origin()],
+        ..Tiers::default()
+    };
+    let some = || PortSet::from_ranges((0..12).map(|n| PortRange::single(Protocol::Tcp, 8000 + 2 * n)));
+    let cost = |tiers: &Tiers| longest_path(&sharing(tiers));
+    assert_eq!(cost(&with_names(closed(), vec![names_on(0, 100, tcp(443, 443))])), 1);
+    assert_eq!(cost(&with_names(closed(), vec![names_on(0, 100, PortSet::All)])), 1);
+    assert_eq!(cost(&with_names(closed(), vec![names_on(0, 100, some())])), 2);
+    let many = with_names(closed(), (0..9).map(|n| names_on(n, 1, tcp(443, 443))).collect());
+    assert_eq!(cost(&many), 1 + 4, "the others are in the program's own set");
+    let mut denied = with_names(closed(), vec![names_on(0, 1, tcp(443, 443))]);
+    denied
+        .network
+        .insert(0, rule(Action::Deny, prefix(0, Zone::Anywhere), PortSet::All));
+    assert_eq!(cost(&denied), 1 + 1, "what prefixes deny is looked up behind them");
+
+    let looked_into = PolicyRule {
+        through: Some(Arc::default()),
+        ..rule(Action::Allow, name(9), tcp(443, 443))
+    };
+    let mut inspecting = with_names(closed(), vec![names_on(0, 1, tcp(443, 443))]);
+    inspecting.network.push(looked_into);
+    assert_eq!(cost(&inspecting), 1, "what is looked into is not looked up");
+    let handed_over = longest_handover_path(&sharing(&inspecting));
+    assert_eq!(handed_over, 2, "and is handed over unless it is among the names");
+
+    for classes in 1..=4 {
+        let mut tiers = everything(3);
+        if classes < 4 {
+            tiers.baseline.clear();
+        }
+        if classes < 3 {
+            tiers.admin.clear();
+        }
+        if classes < 2 {
+            tiers.network.retain(|rule| rule.action == Action::Allow);
+        }
+        tiers
+            .network
+            .extend((0..10).map(|n| rule(Action::Allow, pods_of(n), tcp(80, 80))));
+        let tiers = with_names(tiers, (0..9).map(|n| names_on(100 + n, 1, some())).collect());
+        let lookups = cost(&tiers);
+        let shared = Classifier::sharing(&tiers).shared_names().len();
+        assert!(
+            lookups <= 4 * 3 + 1 + 2 + 3,
+            "{lookups} with {classes} classes, {shared} shared"
+        );
     }
 }
 
