@@ -4,20 +4,25 @@
 //! `integration/kube` holds the sources of the one binary that is all three; where Go is missing
 //! there is none, and [`ControlPlane::start`] gives `None`.
 
-use std::ffi::OsStr;
+mod accounts;
+mod kubectl;
+mod program;
+
 use std::fs::{self, File};
-use std::io::Write;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use netns::Namespace;
 use tempfile::TempDir;
 
-use crate::cluster_role::ApiRights;
 use crate::{fail, succeed};
+
+pub use accounts::SERVICE_ACCOUNT;
+pub use program::{binary, check_monitoring, manifests, render_chart};
+
+use accounts::audit_policy;
 
 /// The port of the API server in its network namespace.
 pub const API_PORT: u16 = 6443;
@@ -40,15 +45,6 @@ struct ControlPlanePorts {
     etcd: u16,
     etcd_peer: u16,
 }
-
-/// The ServiceAccount that `manifests/` gives the agent.
-pub const SERVICE_ACCOUNT: (&str, &str) = ("namegate", "namegate");
-/// The one that it gives agents of other clusters.
-const PEER_ACCOUNT: (&str, &str) = ("namegate", "namegate-peer");
-
-/// The environment variable with the path of the binary. Tests may run as a user without Go, who
-/// cannot build it.
-const BINARY_VARIABLE: &str = "NAMEGATE_CONTROL_PLANE";
 
 /// How long a start may take. It takes some seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -167,70 +163,6 @@ impl ControlPlane {
         self.api.is_some()
     }
 
-    /// Runs `kubectl` as the administrator. It must succeed. Returns its output.
-    pub fn kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
-        let mut command = self.kubectl_command();
-        let output = succeed(command.args(arguments)).unwrap_or_else(fail("kubectl"));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// Runs `kubectl` as the administrator.
-    pub fn try_kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
-        let mut command = self.kubectl_command();
-        let command = command.args(arguments).stdin(Stdio::null());
-        command.output().unwrap_or_else(fail("kubectl"))
-    }
-
-    /// `kubectl VERB -f -` with `manifest`, which must succeed: `["apply", "--server-side"]`,
-    /// `["replace", "--subresource=status"]`, …
-    pub fn feed(&self, verb: &[&str], manifest: &str) -> String {
-        let output = self.try_feed(verb, manifest);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {verb:?}: {said}\n{manifest}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// As [`feed`](Self::feed), where a refusal is an answer too.
-    pub fn try_feed(&self, verb: &[&str], manifest: &str) -> Output {
-        let mut command = self.kubectl_command();
-        command.args(verb).args(["-f", "-"]);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(fail("kubectl"));
-        // Taken, so that it is closed after the manifest.
-        if let Some(mut stdin) = child.stdin.take() {
-            // A kubectl that has ended says by itself why.
-            let _ = stdin.write_all(manifest.as_bytes());
-        }
-        child.wait_with_output().unwrap_or_else(fail("kubectl"))
-    }
-
-    /// `kubectl apply` of `manifest`.
-    pub fn apply(&self, manifest: &str) {
-        self.feed(&["apply", "--server-side", "--force-conflicts"], manifest);
-    }
-
-    /// Makes a Pod as the scheduler leaves it, or changes one, and sets its status as a kubelet
-    /// would. The manifest carries the `status`.
-    pub fn run_pod(&self, manifest: &str) {
-        self.apply(manifest);
-        self.feed(
-            &["apply", "--server-side", "--force-conflicts", "--subresource=status"],
-            manifest,
-        );
-    }
-
-    /// `kubectl apply -k` of what the project ships, `overlays/default` for example.
-    pub fn install(&self, kustomization: &str) {
-        self.kubectl([
-            OsStr::new("apply"),
-            OsStr::new("-k"),
-            manifests().join(kustomization).as_os_str(),
-        ]);
-    }
-
     /// The administrator's kubeconfig.
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.path("admin.kubeconfig")
@@ -239,75 +171,6 @@ impl ControlPlane {
     /// The kubeconfig of the node's kubelet, after [`start_for_node`](Self::start_for_node).
     pub fn node_kubeconfig(&self) -> PathBuf {
         self.path("node.kubeconfig")
-    }
-
-    /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it
-    /// do. The account must exist; its token is made once.
-    pub fn agent_kubeconfig(&self) -> PathBuf {
-        self.kubeconfig_of(SERVICE_ACCOUNT)
-    }
-
-    /// The same of agents of other clusters.
-    pub fn peer_kubeconfig(&self) -> PathBuf {
-        self.kubeconfig_of(PEER_ACCOUNT)
-    }
-
-    fn kubeconfig_of(&self, (namespace, name): (&str, &str)) -> PathBuf {
-        let path = self.path(&format!("{name}.kubeconfig"));
-        if path.exists() {
-            return path;
-        }
-        let token = self.kubectl(["create", "token", name, "--namespace", namespace, "--duration=8h"]);
-        fs::copy(self.admin_kubeconfig(), &path).unwrap_or_else(fail("the agent's kubeconfig"));
-        let kubeconfig = format!("--kubeconfig={}", path.display());
-        for arguments in [
-            [
-                "config",
-                "set-credentials",
-                "agent",
-                &format!("--token={}", token.trim()),
-            ],
-            ["config", "set-context", "--current", "--user=agent"],
-            ["config", "delete-user", "admin", ""],
-        ] {
-            let arguments = arguments.into_iter().filter(|argument| !argument.is_empty());
-            let mut command = self.namespace.command(&self.binary);
-            succeed(command.arg("kubectl").args(arguments).arg(&kubeconfig)).unwrap_or_else(fail("kubectl config"));
-        }
-        path
-    }
-
-    /// Runs `kubectl` as the agent's ServiceAccount.
-    pub fn kubectl_as_agent<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
-        let kubeconfig = format!("--kubeconfig={}", self.agent_kubeconfig().display());
-        let mut command = self.namespace.command(&self.binary);
-        command.arg("kubectl").arg(kubeconfig).args(arguments);
-        command
-            .env("KUBECACHEDIR", self.path("cache-of-agent"))
-            .env("KUBERC", "off");
-        command.stdin(Stdio::null()).output().unwrap_or_else(fail("kubectl"))
-    }
-
-    /// Compares the agent's ClusterRole with its requests so far.
-    pub fn rights(&self) -> ApiRights {
-        self.rights_of(SERVICE_ACCOUNT)
-    }
-
-    /// The same of agents of other clusters, where no agent is in this one.
-    pub fn peer_rights(&self) -> ApiRights {
-        self.rights_of(PEER_ACCOUNT)
-    }
-
-    fn rights_of(&self, (_, role): (&str, &str)) -> ApiRights {
-        let role = self.kubectl(["get", "clusterrole", role, "-o", "json"]);
-        let role = serde_json::from_str(&role).unwrap_or_else(fail("the ClusterRole"));
-        ApiRights::compare(&role, &self.audit_log())
-    }
-
-    /// What the agent's ServiceAccount has asked of the API server so far, as lines of JSON
-    /// (`audit.k8s.io/v1`).
-    pub fn audit_log(&self) -> String {
-        fs::read_to_string(self.path("audit.log")).unwrap_or_else(fail("the audit log"))
     }
 
     /// The network namespace of the API server.
@@ -333,16 +196,6 @@ impl ControlPlane {
         // The other end closes with this process, however it ends, and the server ends with it.
         command.stdin(Stdio::piped()).stdout(log("out")).stderr(log("err"));
         command.spawn().unwrap_or_else(fail(mode))
-    }
-
-    fn kubectl_command(&self) -> Command {
-        let mut command = self.namespace.command(&self.binary);
-        command
-            .arg("kubectl")
-            .arg(format!("--kubeconfig={}", self.admin_kubeconfig().display()));
-        // What kubectl remembers of an API lies with the server that it is about.
-        command.env("KUBECACHEDIR", self.path("cache")).env("KUBERC", "off");
-        command
     }
 
     fn wait(&self, what: &str, condition: impl FnMut() -> bool) {
@@ -371,87 +224,6 @@ impl Drop for ControlPlane {
         kill(&mut self.api);
         kill(&mut self.etcd);
     }
-}
-
-/// The folder `manifests` of this repository.
-pub fn manifests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
-}
-
-/// What Helm makes of the chart for a release `namegate` in `namespace`, its definitions included.
-/// Each value is `path=value`.
-///
-/// # Panics
-/// Where Go is missing, and when the chart is wrong.
-pub fn render_chart(namespace: &str, values: &[&str]) -> String {
-    let mut command = Command::new(binary().expect("the control plane was built"));
-    command
-        .args(["helm-template", namespace])
-        .arg(manifests().join("chart"))
-        .args(values);
-    let output = succeed(&mut command).unwrap_or_else(fail("the chart"));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Holds objects of the Prometheus operator against its types, and says how many there were.
-///
-/// # Panics
-/// Where Go is missing, and when one does not fit.
-pub fn check_monitoring(objects: &str) -> String {
-    let mut command = Command::new(binary().expect("the control plane was built"));
-    let output = feed(command.arg("check-monitoring"), objects);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The binary, built when it is first asked for; `None` where Go is missing.
-pub fn binary() -> Option<&'static Path> {
-    static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BINARY.get_or_init(find_or_build).as_deref()
-}
-
-fn find_or_build() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
-        // `./test` sets it empty where there is no Go, and has said so.
-        return Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty());
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kube/build");
-    let output = Command::new(script).stderr(Stdio::inherit()).output();
-    let output = output.unwrap_or_else(fail("integration/kube/build"));
-    match output.status.code() {
-        Some(0) => Some(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())),
-        Some(3) => None,
-        _ => panic!("integration/kube/build ended with {}", output.status),
-    }
-}
-
-/// Who did what, for agents alone.
-fn audit_policy() -> String {
-    let users =
-        [SERVICE_ACCOUNT, PEER_ACCOUNT].map(|(namespace, name)| format!("'system:serviceaccount:{namespace}:{name}'"));
-    let users = users.join(", ");
-    format!(
-        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
-         - level: Metadata\n  users: [{users}]\n\
-         - level: None\n"
-    )
-}
-
-/// Runs a command with `input`, to its end.
-fn feed(command: &mut Command, input: &str) -> Output {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(fail("the control plane's binary"));
-    // Taken, so that it is closed after the input.
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that has ended says by itself why.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    child
-        .wait_with_output()
-        .unwrap_or_else(fail("the control plane's binary"))
 }
 
 fn kill(child: &mut Option<Child>) {

@@ -4,6 +4,7 @@
 //! installs what is missing.
 
 pub mod administrator;
+mod built;
 pub mod cluster;
 pub mod cluster_role;
 pub mod container;

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use netns::Namespace;
 
+use crate::built::find_or_build;
 use crate::{control_plane, fail};
 
 /// The environment variable with what `integration/node/build` has made. Tests may run as a user
@@ -104,19 +105,7 @@ pub(super) fn scripts() -> PathBuf {
 /// where no node can run.
 pub(super) fn runtime() -> Option<&'static Path> {
     static RUNTIME: OnceLock<Option<PathBuf>> = OnceLock::new();
-    RUNTIME.get_or_init(find_or_build).as_deref()
-}
-
-fn find_or_build() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os(RUNTIME_VARIABLE) {
-        // `./test` sets it empty where no node can run, and has said so.
-        return Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty());
-    }
-    let output = Command::new(scripts().join("build")).stderr(Stdio::inherit()).output();
-    let output = output.unwrap_or_else(fail("integration/node/build"));
-    match output.status.code() {
-        Some(0) => Some(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())),
-        Some(3) => None,
-        _ => panic!("integration/node/build ended with {}", output.status),
-    }
+    RUNTIME
+        .get_or_init(|| find_or_build("node/build", RUNTIME_VARIABLE))
+        .as_deref()
 }
