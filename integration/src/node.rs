@@ -8,8 +8,10 @@
 
 mod attempts;
 mod controllers;
+mod disk;
 mod images;
 mod machine;
+mod second;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -28,12 +30,16 @@ pub use attempts::{AttemptStep, PodAttempt};
 pub use images::NEXT_AGENT;
 
 use controllers::Controllers;
+use disk::NodeIdentity;
 use machine::Machine;
+use second::SecondNode;
 
 /// The Node's name.
 pub const NODE: &str = "node-1";
 /// The node's address towards the lab's internet.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// What the controllers give to the node that registers first.
+const PODS: &str = "10.244.0.0/24";
 /// The lab's internet, as the node sees it.
 const GATEWAY: &str = "192.0.2.2";
 /// The address of the Service kube-system/kube-dns, behind which the lab's resolver is.
@@ -46,6 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct NodeCluster {
     // Fields are dropped in this order: the machine ends before its API server and its disk.
+    second: Option<SecondNode>,
     machine: Machine,
     _controllers: Controllers,
     /// The API server.
@@ -60,6 +67,16 @@ impl NodeCluster {
     /// waits until the agent's Pod is ready. Prints when each part was. `None`, with a line that
     /// says so, where no node can run.
     pub fn start(binary: &Path) -> Option<Self> {
+        Self::start_with(binary, None)
+    }
+
+    /// The same for other people's suites: Pods find the image of `agnhost` too, and there is a
+    /// second node, since some of those Pods have the same host port.
+    pub fn start_for_suites(binary: &Path, agnhost: &Path) -> Option<Self> {
+        Self::start_with(binary, Some(agnhost))
+    }
+
+    fn start_with(binary: &Path, agnhost: Option<&Path>) -> Option<Self> {
         let runtime = machine::runtime()?;
         assert!(is_root(), "a node needs root: run ./test, or cargo test under sudo");
         let begun = Instant::now();
@@ -74,6 +91,7 @@ impl NodeCluster {
             .unwrap_or_else(fail("the node's disk"));
         let control = ControlPlane::start_for_node(lab.node(), ADDRESS, NODE)?;
         let mut cluster = Self {
+            second: None,
             machine: Machine::new(lab.node(), directory.path()),
             _controllers: Controllers::start(&control),
             control,
@@ -81,14 +99,30 @@ impl NodeCluster {
             directory,
             begun,
         };
-        cluster.write_disk();
-        images::write(&cluster.path("images"), &runtime.join("probe"), binary);
+        let identity = NodeIdentity {
+            name: NODE,
+            address: ADDRESS,
+            pods: PODS,
+            kubelet: &cluster.control.node_kubeconfig(),
+            proxy: &cluster.control.admin_kubeconfig(),
+        };
+        disk::write(cluster.directory.path(), &identity);
+        let images = cluster.path("images");
+        fs::create_dir(&images).unwrap_or_else(fail("the images"));
+        images::write(&images, &runtime.join("probe"), binary);
+        if let Some(agnhost) = agnhost {
+            images::write_agnhost(&images, agnhost);
+        }
         cluster.say("the API server is ready");
         cluster.machine.start();
         cluster.control.install("crds");
         cluster.control.apply(&namespaces_and_dns());
         cluster.wait("the node is ready", Self::is_ready);
         cluster.say("the node is ready");
+        if agnhost.is_some() {
+            let (first, control) = (cluster.lab.node(), &cluster.control);
+            cluster.second = Some(SecondNode::start(first, control, ADDRESS, &images));
+        }
         cluster.control.install("overlays/default");
         cluster.wait_rollout();
         cluster.say("the agent of the DaemonSet is ready");
@@ -210,10 +244,11 @@ impl NodeCluster {
                     .kubectl(["get", "daemonset", "namegate", "-n", "namegate", "-o", "json"]),
             );
             let (status, generation) = (&set["status"], &set["metadata"]["generation"]);
+            let nodes = 1 + usize::from(it.second.is_some());
             &status["observedGeneration"] == generation
-                && status["updatedNumberScheduled"] == 1
-                && status["numberAvailable"] == 1
-                && it.agents().len() == 1
+                && status["updatedNumberScheduled"] == nodes
+                && status["numberAvailable"] == nodes
+                && it.agents().len() == nodes
         });
     }
 
@@ -251,35 +286,6 @@ impl NodeCluster {
         ready.is_some_and(|condition| condition["status"] == "True")
             && node["spec"]["podCIDR"].is_string()
             && self.control.try_kubectl(account).status.success()
-    }
-
-    /// What the node's disk holds before its first start.
-    fn write_disk(&self) {
-        for folder in ["lib", "log", "etc", "images"] {
-            fs::create_dir(self.path(folder)).unwrap_or_else(fail("the node's disk"));
-        }
-        let settings = machine::scripts().join("etc");
-        for file in fs::read_dir(settings)
-            .unwrap_or_else(fail("integration/node/etc"))
-            .flatten()
-        {
-            let text = fs::read_to_string(file.path()).unwrap_or_else(fail("integration/node/etc"));
-            let kubeconfig = self.control.admin_kubeconfig().display().to_string();
-            self.write(
-                &file.file_name().to_string_lossy(),
-                &text.replace("KUBECONFIG", &kubeconfig),
-            );
-        }
-        let kubeconfig = fs::read_to_string(self.control.node_kubeconfig()).unwrap_or_else(fail("the kubeconfig"));
-        self.write("node.kubeconfig", &kubeconfig);
-        self.write("hostname", NODE);
-        self.write("address", &ADDRESS.to_string());
-        self.write("hosts", "127.0.0.1 localhost\n");
-        self.write("resolv.conf", &format!("nameserver {RESOLVER}\n"));
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        fs::write(self.path("etc").join(file), text).unwrap_or_else(fail(file));
     }
 
     fn path(&self, name: &str) -> PathBuf {

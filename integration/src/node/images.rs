@@ -16,7 +16,10 @@ const AGENT: &str = "docker.io/library/namegate:0.1.0";
 /// The tag of the later version.
 pub const NEXT_AGENT: &str = "namegate:0.1.1";
 
-/// Writes all of them into `directory`, as archives. `probe` and `agent` are programs.
+/// What the Pods of Kubernetes' own tests run, in the versions that suites name.
+const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.45 registry.k8s.io/e2e-test-images/agnhost:2.63.0";
+
+/// Writes those of every node into `directory`, as archives. `probe` and `agent` are programs.
 pub(super) fn write(directory: &Path, probe: &Path, agent: &Path) {
     let probe = [(probe.to_owned(), "probe")];
     archive(directory, "pause", PAUSE, &probe, &["/probe", "pause"]);
@@ -28,14 +31,25 @@ pub(super) fn write(directory: &Path, probe: &Path, agent: &Path) {
         // nft knows protocols by name from there.
         (PathBuf::from("/etc/protocols"), "etc/protocols".to_owned()),
     ];
-    for library in libraries(agent).union(&libraries(&nft)) {
-        files.push((PathBuf::from(library), library.trim_start_matches('/').to_owned()));
-    }
+    let libraries = libraries(agent).union(&libraries(&nft)).cloned().collect::<Vec<_>>();
+    files.extend(libraries.into_iter().map(in_place));
     let names = format!("{AGENT} docker.io/library/{NEXT_AGENT}");
     archive(directory, "namegate", &names, &files, &["/usr/bin/namegate"]);
 }
 
-/// Files have a source and a path in the image.
+/// Writes the image of `agnhost`. The commands of its Pods are lines of a shell.
+pub(super) fn write_agnhost(directory: &Path, agnhost: &Path) {
+    let shell = program("bash");
+    let mut files = vec![
+        (agnhost.to_owned(), "agnhost".to_owned()),
+        (shell.clone(), "bin/bash".to_owned()),
+    ];
+    files.extend(libraries(&shell).into_iter().map(in_place));
+    archive(directory, "agnhost", AGNHOST, &files, &["/agnhost", "--", "pause"]);
+}
+
+/// Files have a source and a path in the image. `entrypoint` may have `--` and default arguments
+/// behind it.
 fn archive(directory: &Path, file: &str, names: &str, files: &[(PathBuf, impl AsRef<str>)], entrypoint: &[&str]) {
     let root = tempfile::TempDir::new().unwrap_or_else(fail("the root of an image"));
     for (source, path) in files {
@@ -49,6 +63,11 @@ fn archive(directory: &Path, file: &str, names: &str, files: &[(PathBuf, impl As
     let mut command = Command::new(script);
     command.arg(output).arg(root.path()).arg(names).args(entrypoint);
     succeed(&mut command).unwrap_or_else(fail("an image"));
+}
+
+/// A file of this machine that has the same path in an image.
+fn in_place(path: String) -> (PathBuf, String) {
+    (PathBuf::from(&path), path.trim_start_matches('/').to_owned())
 }
 
 /// Where a program of this machine is.
