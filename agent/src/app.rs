@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::error;
 
+use crate::flow_watch;
 use crate::gate::{GateSettings, NodeGate};
 use crate::handles::AgentHandles;
 use crate::http::{HttpError, HttpServer};
@@ -157,6 +158,7 @@ impl Agent {
             let (recorder, gate) = (Arc::clone(&handles.recorder), Arc::clone(&handles.gate));
             tasks.spawn(records::listen(group, recorder, gate, records::by_explanation));
         }
+        tasks.spawn(flow_watch::watch_flows(handles.clone()));
         tasks.spawn(reconciler.run(inbox));
 
         Ok(Self {

@@ -3,10 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use api::{EventEndRow, EventQuery, EventRow, FlowTotalsRow, LookupAnswerRow, RequestRow};
+use api::{EventEndRow, EventQuery, EventRow, FlowNatRow, FlowTotalsRow, LookupAnswerRow, RequestRow};
 use clock::WallTime;
 use events::{
-    AgentEvent, Event, EventDetail, EventEnd, EventFilter, EventKind, EventVerdict, FlowTotals, PolicyChange,
+    AgentEvent, Event, EventDetail, EventEnd, EventFilter, EventKind, EventVerdict, FlowNat, FlowTotals, PolicyChange,
     PolicyNews,
 };
 use ipnet::IpNet;
@@ -25,6 +25,8 @@ pub struct EventRequest {
     pub last: Option<usize>,
     /// Whether what comes is wanted too.
     pub follow: bool,
+    /// Only what comes after the event with this number, which was seen.
+    pub after: Option<u64>,
 }
 
 impl EventRequest {
@@ -65,6 +67,7 @@ impl EventRequest {
             filter,
             last: query.last,
             follow: query.follow,
+            after: None,
         })
     }
 }
@@ -111,6 +114,7 @@ pub fn row(number: u64, event: &Event, node: &str, plan: &Plan) -> EventRow {
         EventDetail::Flow(flow) => {
             row.protocol = Some(protocol(flow.protocol));
             row.icmp_type = flow.icmp_type;
+            row.nat = nat_row(flow.nat);
             row.totals = flow.totals.map(totals_row);
         }
         EventDetail::Request(request) => {
@@ -159,6 +163,11 @@ fn end_row(end: &EventEnd, local: &[Endpoint]) -> EventEndRow {
     }
 }
 
+fn nat_row(nat: FlowNat) -> Option<FlowNatRow> {
+    let FlowNat { asked, sent_as } = nat;
+    (nat != FlowNat::default()).then_some(FlowNatRow { asked, sent_as })
+}
+
 fn totals_row(totals: FlowTotals) -> FlowTotalsRow {
     FlowTotalsRow {
         packets: totals.packets,
@@ -182,6 +191,13 @@ fn agent_news(news: &AgentEvent) -> String {
         AgentEvent::NotInForce(why) => format!("the policies could not be put in force: {why}"),
         AgentEvent::NotRecording(why) => format!("packets are not recorded: {why}"),
         AgentEvent::RecordsLost => "records of packets were lost, because too many came at once".into(),
+        AgentEvent::NotWatching(why) => format!("flows that are allowed cannot be watched: {why}"),
+        AgentEvent::FlowsLost => {
+            "flows that were allowed are not shown: more began and ended than could be read".into()
+        }
+        AgentEvent::FlowsNotCounted => "packets and bytes of flows are not counted: \
+             set the sysctl net.netfilter.nf_conntrack_acct to 1 to have them from the next flow on"
+            .into(),
     }
 }
 

@@ -31,11 +31,16 @@ struct EventFeed {
 /// The body of an answer.
 pub(crate) fn body(inspect: Arc<dyn Inspect>, request: EventRequest) -> Body {
     let log = inspect.events();
+    // Who does not stay sees nothing of what begins to be recorded.
+    let watched: Vec<_> = match request.follow {
+        true => request.filter.watched().collect(),
+        false => Vec::new(),
+    };
     let asks_for_past = !request.follow || request.last.is_some() || request.filter.since.is_some();
     let feed = EventFeed {
         reader: match asks_for_past {
-            true => log.read_all(),
-            false => log.read_new(),
+            true => log.read_all(watched),
+            false => log.read_new(watched),
         },
         inspect,
         request,

@@ -17,7 +17,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use events::RequestEvent;
+use events::{EventKind, RequestEvent};
 use fqdn_cache::Ledger;
 use l7_proxy::{
     ClientHello, ConnectionVerdict, DialTime, HeaderEdit, HelloVerdict, Inspection, Judge, PassageEvent, Refusal,
@@ -244,13 +244,13 @@ impl NodeJudge {
     ) {
         self.count(refused);
         let events = self.gate.events();
-        if refused.is_none() && !events.is_watched() {
+        if refused.is_none() && !events.is_watched(EventKind::Request) {
             return;
         }
         let in_force = self.gate.in_force();
         let (plan, parties) = (&in_force.plan, connection.parties);
         let part = request_events::part(plan, parties);
-        if events.takes(part, clock::now()) {
+        if events.takes(part, EventKind::Request, clock::now()) {
             let event = request_events::event(plan, parties, &connection.rules, refused, announced());
             events.record(part, event);
         }

@@ -14,6 +14,7 @@
 //!   show events.
 //! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
+//! - `flow_watch`: flows that are allowed, while somebody watches.
 //! - [`revocation`]: flows that policies do not allow any more are cut.
 //! - [`explain`]: why a pod may reach a destination, or why not; [`suggestion`]: the policy for
 //!   what it was seen to do.
@@ -28,6 +29,7 @@ pub mod cleanup;
 pub mod event_rows;
 mod event_stream;
 pub mod explain;
+mod flow_watch;
 pub mod gate;
 pub mod handles;
 pub mod http;

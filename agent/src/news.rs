@@ -11,8 +11,12 @@ use crate::policy_log;
 /// News of the agent, of this moment.
 pub(crate) fn of_agent(news: AgentEvent) -> Event {
     let verdict = match news {
-        AgentEvent::Ready => EventVerdict::Noted,
-        AgentEvent::NotInForce(_) | AgentEvent::NotRecording(_) | AgentEvent::RecordsLost => EventVerdict::Failed,
+        AgentEvent::Ready | AgentEvent::FlowsNotCounted => EventVerdict::Noted,
+        AgentEvent::NotInForce(_)
+        | AgentEvent::NotRecording(_)
+        | AgentEvent::RecordsLost
+        | AgentEvent::NotWatching(_)
+        | AgentEvent::FlowsLost => EventVerdict::Failed,
     };
     event(verdict, Vec::new(), EventDetail::Agent(news))
 }

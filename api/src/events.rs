@@ -64,6 +64,9 @@ pub struct EventRow {
     /// The type of ICMP and ICMPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_type: Option<u8>,
+    /// What NAT made of a flow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat: Option<FlowNatRow>,
     /// What a flow that has ended carried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub totals: Option<FlowTotalsRow>,
@@ -126,15 +129,30 @@ pub struct LookupAnswerRow {
     pub addresses: Vec<IpAddr>,
 }
 
+/// The other side of a NAT.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowNatRow {
+    /// Whom the first packet was sent to, where that is not the event's destination: behind a
+    /// Service, the Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<SocketAddr>,
+    /// What the source became.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_as: Option<SocketAddr>,
+}
+
 /// What a flow carried, both ways together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FlowTotalsRow {
-    /// Packets.
-    pub packets: u64,
-    /// Octets, IP headers included.
-    pub bytes: u64,
-    /// How long it lasted.
+    /// Packets, where the kernel counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// Octets, IP headers included, where the kernel counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// How long it lasted, until the kernel closed or forgot it.
     pub duration_ms: u64,
 }
 

@@ -8,10 +8,12 @@
 //! - [`status`], [`names`], [`records`], [`explain`], [`events`], [`suggestion`]: the answers, one
 //!   module for each path.
 //! - [`error_chain`](error_chain()): an error with its causes in one line.
+//! - `event_text`: events as people read them.
 //! - `examples` (feature): one of each answer, for tests.
 
 pub mod client;
 mod error_chain;
+mod event_text;
 pub mod events;
 #[cfg(feature = "examples")]
 pub mod examples;
@@ -23,7 +25,7 @@ pub mod suggestion;
 
 pub use client::{ApiClient, ClientError, SOCKET, ask};
 pub use error_chain::error_chain;
-pub use events::{EventEndRow, EventQuery, EventRow, FlowTotalsRow, LookupAnswerRow, RequestRow};
+pub use events::{EventEndRow, EventQuery, EventRow, FlowNatRow, FlowTotalsRow, LookupAnswerRow, RequestRow};
 pub use explain::{
     AddressAnswer, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, FlowAnswer, FlowFate, LookupAnswer,
     TrafficDirection,

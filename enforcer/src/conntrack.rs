@@ -1,4 +1,7 @@
-//! Deletes conntrack entries that belong to earlier rules or Pods.
+//! Conntrack entries: finds those of some addresses, deletes those that belong to earlier rules or
+//! Pods, and hears of those that begin and end.
+
+mod listener;
 
 use std::collections::HashSet;
 use std::io;
@@ -6,9 +9,10 @@ use std::net::IpAddr;
 
 use policy::Protocol;
 
-pub use crate::netlink::conntrack::ConntrackEntry;
 use crate::netlink::conntrack::{self as entries};
+pub use crate::netlink::conntrack::{ConntrackEntry, ConntrackNews, CountedTraffic};
 use crate::netlink::socket::NetfilterSocket;
+pub use listener::ConntrackListener;
 
 /// How many deletions go into one send: their acknowledgements must fit the receive buffer.
 const DELETIONS: usize = 256;

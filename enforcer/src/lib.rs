@@ -14,7 +14,7 @@
 //!    [`Committed`].
 //! 6. [`audit`]: compares the kernel with the desired state. What somebody else has changed the
 //!    writer repairs.
-//! 7. [`conntrack`]: deletes conntrack entries.
+//! 7. [`conntrack`]: deletes conntrack entries, and hears of flows that begin and end.
 //! 8. [`routing`]: addresses on `lo` and policy routes, which the interception modes need outside
 //!    nftables.
 //! 9. [`pod_links`]: which links lead to pods, and which source addresses may come from them.

@@ -20,11 +20,12 @@
 //! this node's own traffic unless settings say otherwise.
 
 mod narrowing;
+mod roles;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
-use ahash::{HashMap, HashSet};
+use ahash::HashMap;
 use names::Name;
 use policy::address::ZoneMap;
 use policy::classifier::{AddressContext, ClassifierEntry, RuleIndex, SetClass, SetLayout};
@@ -35,9 +36,10 @@ use crate::desired::{DesiredState, KernelTiers, LocalHost};
 use crate::layout::{Element, elements_of_packet};
 
 pub use narrowing::may_deny_more;
+pub use roles::{FlowRole, FlowRoles};
 
 /// A tracked flow, as the rules see the packets of who opened it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Who opened it; port 0 where the protocol has none.
     pub source: SocketAddr,
@@ -71,8 +73,7 @@ pub enum FlowVerdict {
 pub struct FlowJudge<'a> {
     desired: &'a DesiredState,
     zones: ZoneMap,
-    resolvers: HashSet<SocketAddr>,
-    listeners: HashSet<SocketAddr>,
+    roles: FlowRoles,
     is_learned: &'a dyn Fn(&Element) -> bool,
     told: &'a dyn Fn(IpAddr, IpAddr) -> Option<Name>,
     /// Whether some name might open this traffic to an address. Going through all names takes long.
@@ -117,8 +118,7 @@ impl<'a> FlowJudge<'a> {
     ) -> Self {
         Self {
             zones: ZoneMap::new(desired.host.iter().copied(), desired.cluster.iter().copied()),
-            resolvers: desired.resolvers.iter().map(|binding| binding.asked).collect(),
-            listeners: desired.resolvers.iter().map(|binding| binding.listener).collect(),
+            roles: FlowRoles::new(desired),
             desired,
             is_learned,
             told,
@@ -128,7 +128,7 @@ impl<'a> FlowJudge<'a> {
 
     /// What becomes of a flow. Both ends decide, as in the rules: a denial of either counts.
     pub fn verdict(&self, flow: &Flow) -> FlowVerdict {
-        if flow.is_expected || self.is_lookup(flow) || self.is_handed_over(flow) {
+        if flow.is_expected || self.roles.of(self.desired, flow) != FlowRole::Direct {
             return FlowVerdict::Allowed;
         }
         let (source, destination) = (flow.source.ip(), flow.destination.ip());
@@ -144,31 +144,6 @@ impl<'a> FlowJudge<'a> {
             FlowVerdict::Allowed => egress,
             decided => decided,
         }
-    }
-
-    /// A lookup that is intercepted, or that was sent to the proxy itself.
-    fn is_lookup(&self, flow: &Flow) -> bool {
-        let [udp, tcp] = [Protocol::Udp, Protocol::Tcp].map(Protocol::number);
-        let is_listening = |own: &SocketAddr| {
-            let is_own = own.ip() == flow.destination.ip()
-                || own.ip().is_unspecified() && self.desired.host.contains(&flow.destination.ip());
-            is_own && own.port() == flow.destination.port()
-        };
-        [udp, tcp].contains(&flow.protocol)
-            && self.desired.intercepted.contains(&flow.source.ip())
-            && (self.resolvers.contains(&flow.asked)
-                || self.listeners.contains(&flow.destination)
-                || self.desired.listening.iter().any(is_listening))
-    }
-
-    /// A connection that was handed over, or one that is made in its place: who looks into it
-    /// judges it again.
-    fn is_handed_over(&self, flow: &Flow) -> bool {
-        let Some(handover) = &self.desired.handover else {
-            return false;
-        };
-        let is_tcp = flow.protocol == Protocol::Tcp.number();
-        is_tcp && (flow.zone == handover.zone || handover.listeners.contains(&flow.destination))
     }
 
     fn of_direction(&self, direction: Direction, judged: IpAddr, peer: IpAddr, flow: &Flow) -> FlowVerdict {

@@ -4,8 +4,9 @@
 mod namespace;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
-use enforcer::conntrack::{ConntrackEntry, delete_flows, delete_lookups};
+use enforcer::conntrack::{ConntrackEntry, ConntrackListener, ConntrackNews, delete_flows, delete_lookups};
 use namespace::{inside, nft};
 
 #[test]
@@ -116,6 +117,42 @@ fn all_flows_of_an_address_are_forgotten_whoever_opened_them() {
             1,
             "others were left alone"
         );
+    });
+}
+
+#[test]
+fn flows_are_heard_of_as_they_begin_and_end_with_what_they_carried() {
+    inside(|| {
+        std::fs::write("/proc/sys/net/netfilter/nf_conntrack_acct", "1").unwrap();
+        nft(
+            "table inet t { chain c { type nat hook output priority -100; ip daddr 127.0.0.53 udp dport 53 dnat ip to 127.0.0.9:1500; }; }",
+        );
+        let (sender, heard) = std::sync::mpsc::channel();
+        let listener = ConntrackListener::subscribe(move |news| sender.send(news).unwrap()).unwrap();
+        let server = UdpSocket::bind("127.0.0.9:1500").unwrap();
+        let client = UdpSocket::bind("127.0.0.2:0").unwrap();
+        client.send_to(b"?", "127.0.0.53:53").unwrap();
+        server.recv_from(&mut [0; 8]).unwrap();
+        let next = || heard.recv_timeout(patience::scaled(Duration::from_secs(10))).unwrap();
+        let ConntrackNews::Began(began) = next() else {
+            panic!("it has not ended");
+        };
+        assert_eq!(began.original_destination, "127.0.0.53:53".parse().unwrap());
+        assert_eq!(began.reply_source, server.local_addr().unwrap());
+        assert_eq!(began.reply_destination, client.local_addr().unwrap());
+        assert_eq!(delete_flows(&["127.0.0.2".parse().unwrap()], keep_none).unwrap(), 1);
+        let ConntrackNews::Ended(ended) = next() else {
+            panic!("it has ended");
+        };
+        let counted = ended.counted.unwrap();
+        assert_eq!(
+            (counted.packets, counted.bytes),
+            (1, 29),
+            "an IP header, a UDP header, an octet"
+        );
+        assert!(!listener.has_ended());
+        drop(listener);
+        assert!(heard.recv().is_err(), "nothing is heard any more");
     });
 }
 

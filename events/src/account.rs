@@ -137,6 +137,11 @@ impl NetworkAccount {
             None => &mut self.nameless,
         };
         let of_end = flows.entry(end).or_default();
+        if flow.totals.is_some() {
+            // Its beginning counts, and counts once also where nobody saw it.
+            of_end.passed = of_end.passed.max(1);
+            return false;
+        }
         match event.verdict {
             EventVerdict::Refused => {
                 of_end.refused += 1;
@@ -183,7 +188,7 @@ pub mod samples {
 
     use clock::WallTime;
 
-    use crate::event::EventEnd;
+    use crate::event::{EventEnd, FlowNat};
 
     use super::*;
 
@@ -225,6 +230,7 @@ pub mod samples {
             detail: EventDetail::Flow(FlowEvent {
                 protocol,
                 icmp_type: u8::try_from(port).ok().filter(|_| is_icmp),
+                nat: FlowNat::default(),
                 totals: None,
             }),
             ..lookup(verdict, "unused.example", &[])
@@ -260,6 +266,18 @@ pub mod samples {
 mod tests {
     use super::samples::{account, flow, lookup, name};
     use super::*;
+    use crate::event::FlowTotals;
+
+    fn ended(mut event: Event) -> Event {
+        if let EventDetail::Flow(flow) = &mut event.detail {
+            flow.totals = Some(FlowTotals {
+                packets: None,
+                bytes: None,
+                duration: std::time::Duration::ZERO,
+            });
+        }
+        event
+    }
 
     #[test]
     fn lookups_and_flows_are_counted_by_name_and_destination() {
@@ -269,6 +287,7 @@ mod tests {
             lookup(EventVerdict::Refused, "b.example", &[]),
             flow(EventVerdict::Audited, "192.0.2.1", (6, 443), Some("a.example")),
             flow(EventVerdict::Audited, "192.0.2.1", (6, 443), Some("a.example")),
+            ended(flow(EventVerdict::Allowed, "192.0.2.1", (6, 443), Some("a.example"))),
             flow(EventVerdict::Refused, "192.0.2.9", (6, 25), None),
             flow(EventVerdict::Refused, "224.0.0.251", (17, 5353), None),
             flow(EventVerdict::Refused, "ff02::2", (58, 133), None),

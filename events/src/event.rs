@@ -108,18 +108,29 @@ pub struct FlowEvent {
     pub protocol: u8,
     /// The type of the ICMP message.
     pub icmp_type: Option<u8>,
+    /// What NAT made of it.
+    pub nat: FlowNat,
     /// What the flow carried; `None` as long as it has not ended.
     pub totals: Option<FlowTotals>,
+}
+
+/// The other side of a NAT; each `None` where nothing was translated, or nobody knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlowNat {
+    /// Whom the first packet was sent to; the event's destination is what that became.
+    pub asked: Option<SocketAddr>,
+    /// What the source became.
+    pub sent_as: Option<SocketAddr>,
 }
 
 /// What a flow carried, both ways together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowTotals {
-    /// Packets.
-    pub packets: u64,
-    /// Octets, IP headers included.
-    pub bytes: u64,
-    /// How long it lasted.
+    /// Packets; `None` where the kernel does not count.
+    pub packets: Option<u64>,
+    /// Octets, IP headers included; `None` where the kernel does not count.
+    pub bytes: Option<u64>,
+    /// From the first packet until the kernel closed or forgot it.
     pub duration: Duration,
 }
 
@@ -171,6 +182,12 @@ pub enum AgentEvent {
     NotRecording(String),
     /// The kernel had more records than were read in time.
     RecordsLost,
+    /// Flows that are allowed cannot be watched: why.
+    NotWatching(String),
+    /// More flows began and ended than were read in time.
+    FlowsLost,
+    /// The kernel does not count what flows carry.
+    FlowsNotCounted,
 }
 
 impl EventDetail {
@@ -280,6 +297,7 @@ pub(crate) mod samples {
             detail: EventDetail::Flow(FlowEvent {
                 protocol: 6,
                 icmp_type: None,
+                nat: FlowNat::default(),
                 totals: None,
             }),
             ..lookup(pod, name)

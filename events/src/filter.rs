@@ -44,6 +44,13 @@ impl EventFilter {
             && (self.to_networks.is_empty() || self.has_address(event))
     }
 
+    /// The kinds of which somebody with this filter wants to see what is allowed.
+    pub fn watched(&self) -> impl Iterator<Item = EventKind> {
+        let wants_allowed = self.verdicts.is_empty() || self.verdicts.contains(&EventVerdict::Allowed);
+        let all = EventKind::ALL.into_iter().filter(move |_| wants_allowed);
+        all.filter(|kind| self.kinds.is_empty() || self.kinds.contains(kind))
+    }
+
     fn has_name(&self, event: &Event) -> bool {
         let asked = match &event.detail {
             EventDetail::Lookup(lookup) => Some(&lookup.name),
@@ -109,6 +116,16 @@ mod tests {
             it.pods = vec!["shop/db".parse().unwrap()];
         });
         assert_eq!(both, (false, false));
+    }
+
+    #[test]
+    fn who_does_not_want_what_is_allowed_watches_nothing() {
+        let mut filter = EventFilter::default();
+        assert_eq!(filter.watched().count(), EventKind::ALL.len());
+        filter.kinds = vec![EventKind::Flow];
+        assert_eq!(filter.watched().collect::<Vec<_>>(), [EventKind::Flow]);
+        filter.verdicts = vec![EventVerdict::Refused];
+        assert_eq!(filter.watched().count(), 0);
     }
 
     #[test]

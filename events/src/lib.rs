@@ -21,7 +21,7 @@ pub mod ring;
 mod sampler;
 
 pub use event::{
-    AgentEvent, Event, EventDetail, EventEnd, EventKind, EventVerdict, FlowEvent, FlowTotals, LookupEvent,
+    AgentEvent, Event, EventDetail, EventEnd, EventKind, EventVerdict, FlowEvent, FlowNat, FlowTotals, LookupEvent,
     PolicyChange, PolicyNews, RequestEvent,
 };
 pub use filter::EventFilter;

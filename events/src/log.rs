@@ -1,12 +1,13 @@
 //! The ring that writers and readers share.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clock::Time;
 use parking_lot::Mutex;
 
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::ring::{EventRing, EventSource, RingLimits};
 
 /// The events of this node. Writers hold its lock for as long as it takes to put an event in its
@@ -14,16 +15,27 @@ use crate::ring::{EventRing, EventSource, RingLimits};
 #[derive(Debug)]
 pub struct EventLog {
     ring: Mutex<EventRing>,
-    /// Readers that want to see what is allowed, too.
-    watchers: AtomicUsize,
+    watchers: Watchers,
 }
+
+/// Readers that want to see what is allowed, too, by kind.
+#[derive(Debug, Default)]
+struct Watchers {
+    /// In the order of [`EventKind::ALL`].
+    counts: [AtomicUsize; EventKind::ALL.len()],
+    hook: Mutex<Option<WatchHook>>,
+}
+
+/// What is told of the first watcher of a kind that comes, and of the last that goes.
+struct WatchHook(Box<dyn Fn(EventKind, bool) + Send>);
 
 /// Reads what is recorded, each event once.
 ///
-/// While it exists, the log [is watched](EventLog::is_watched).
+/// While it exists, the log [is watched](EventLog::is_watched) for the kinds that it was made with.
 #[derive(Debug)]
 pub struct EventReader {
     log: Arc<EventLog>,
+    watched: Vec<EventKind>,
     after: u64,
     left_out: u64,
 }
@@ -43,20 +55,36 @@ impl EventLog {
     pub fn new(limits: RingLimits) -> Self {
         Self {
             ring: Mutex::new(EventRing::new(limits)),
-            watchers: AtomicUsize::new(0),
+            watchers: Watchers::default(),
         }
     }
 
-    /// Whether somebody wants to see lookups and flows that are allowed. One load: to be asked on
-    /// the hot path.
+    /// Whether somebody wants to see what is allowed of this kind. One load: to be asked on the hot
+    /// path.
     #[inline]
-    pub fn is_watched(&self) -> bool {
-        self.watchers.load(Ordering::Relaxed) > 0
+    pub fn is_watched(&self, kind: EventKind) -> bool {
+        self.watchers.of(kind).load(Ordering::Relaxed) > 0
+    }
+
+    /// Has `hook` told when a kind begins to be [watched](Self::is_watched), and when it ends to
+    /// be; and at once of each kind that is. One at a time: a hook replaces the one before. It must
+    /// not use this log.
+    pub fn on_watch(&self, hook: impl Fn(EventKind, bool) + Send + 'static) {
+        let mut current = self.watchers.hook.lock();
+        let watched = EventKind::ALL.into_iter().filter(|kind| self.is_watched(*kind));
+        watched.for_each(|kind| hook(kind, true));
+        *current = Some(WatchHook(Box::new(hook)));
     }
 
     /// As [`EventRing::takes`].
-    pub fn takes(&self, source: EventSource, now: Time) -> bool {
-        self.ring.lock().takes(source, now)
+    #[inline]
+    pub fn takes(&self, source: EventSource, kind: EventKind, now: Time) -> bool {
+        self.ring.lock().takes(source, kind, now)
+    }
+
+    /// As [`EventRing::leave_out`].
+    pub fn leave_out(&self, count: u64) {
+        self.ring.lock().leave_out(count);
     }
 
     /// Records an event.
@@ -79,31 +107,92 @@ impl EventLog {
         }
     }
 
-    /// A reader that begins with what is remembered.
-    pub fn read_all(self: &Arc<Self>) -> EventReader {
-        self.reader(0, 0)
+    /// A reader that begins with what is remembered, and watches these kinds.
+    pub fn read_all(self: &Arc<Self>, watched: impl IntoIterator<Item = EventKind>) -> EventReader {
+        self.reader(0, 0, watched)
     }
 
-    /// A reader that begins with what comes.
-    pub fn read_new(self: &Arc<Self>) -> EventReader {
+    /// A reader that begins with what comes, and watches these kinds.
+    pub fn read_new(self: &Arc<Self>, watched: impl IntoIterator<Item = EventKind>) -> EventReader {
+        self.read_after(u64::MAX, watched)
+    }
+
+    /// A reader that begins after the event with this number, and watches these kinds. A number
+    /// that this log has not reached is of another one, and the reader begins with what comes.
+    pub fn read_after(self: &Arc<Self>, after: u64, watched: impl IntoIterator<Item = EventKind>) -> EventReader {
         let (latest, left_out) = {
             let ring = self.ring.lock();
             (ring.latest(), ring.left_out())
         };
-        self.reader(latest, left_out)
+        self.reader(after.min(latest), left_out, watched)
     }
 
-    fn reader(self: &Arc<Self>, after: u64, left_out: u64) -> EventReader {
-        self.watchers.fetch_add(1, Ordering::Relaxed);
+    fn reader(
+        self: &Arc<Self>,
+        after: u64,
+        left_out: u64,
+        watched: impl IntoIterator<Item = EventKind>,
+    ) -> EventReader {
+        let watched: Vec<EventKind> = watched.into_iter().collect();
+        self.watchers.come(&watched);
         EventReader {
             log: Arc::clone(self),
+            watched,
             after,
             left_out,
         }
     }
 }
 
+impl Watchers {
+    #[inline]
+    fn of(&self, kind: EventKind) -> &AtomicUsize {
+        let [lookups, flows, requests, policies, agent] = &self.counts;
+        match kind {
+            EventKind::Lookup => lookups,
+            EventKind::Flow => flows,
+            EventKind::Request => requests,
+            EventKind::Policy => policies,
+            EventKind::Agent => agent,
+        }
+    }
+
+    /// The lock keeps what the hook is told in the order in which it happened.
+    fn come(&self, kinds: &[EventKind]) {
+        let hook = self.hook.lock();
+        for kind in kinds {
+            if self.of(*kind).fetch_add(1, Ordering::Relaxed) == 0
+                && let Some(WatchHook(hook)) = &*hook
+            {
+                hook(*kind, true);
+            }
+        }
+    }
+
+    fn go(&self, kinds: &[EventKind]) {
+        let hook = self.hook.lock();
+        for kind in kinds {
+            if self.of(*kind).fetch_sub(1, Ordering::Relaxed) == 1
+                && let Some(WatchHook(hook)) = &*hook
+            {
+                hook(*kind, false);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for WatchHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchHook").finish_non_exhaustive()
+    }
+}
+
 impl EventReader {
+    /// The number of the last event that it has read or missed.
+    pub fn position(&self) -> u64 {
+        self.after
+    }
+
     /// What was recorded since the last call. Never waits.
     pub fn next_batch(&mut self) -> EventBatch {
         let ring = self.log.ring.lock();
@@ -120,7 +209,7 @@ impl EventReader {
 
 impl Drop for EventReader {
     fn drop(&mut self) {
-        self.log.watchers.fetch_sub(1, Ordering::Relaxed);
+        self.log.watchers.go(&self.watched);
     }
 }
 
@@ -142,10 +231,8 @@ mod tests {
                 burst: 4,
             }),
         }));
-        assert!(!log.is_watched());
         log.record(POD, samples::lookup("shop/web", "before.example"));
-        let (mut all, mut new) = (log.read_all(), log.read_new());
-        assert!(log.is_watched());
+        let (mut all, mut new) = (log.read_all([]), log.read_new([EventKind::Lookup]));
         let seen = |reader: &mut EventReader| {
             let batch = reader.next_batch();
             (
@@ -156,7 +243,7 @@ mod tests {
         assert_eq!(seen(&mut all), (vec![1], 0));
         assert_eq!(seen(&mut new), (vec![], 0));
         for _ in 0..6 {
-            if log.takes(POD, Time::from_millis(0)) {
+            if log.takes(POD, EventKind::Lookup, Time::from_millis(0)) {
                 log.record(POD, samples::lookup("shop/web", "after.example"));
             }
         }
@@ -164,7 +251,43 @@ mod tests {
         assert_eq!(seen(&mut new), (vec![4, 5], 4));
         assert_eq!(seen(&mut all), (vec![4, 5], 4));
         assert_eq!(seen(&mut all), (vec![], 0));
-        drop((all, new));
-        assert!(!log.is_watched());
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_another_ended_and_with_what_comes_in_another_log() {
+        let log = Arc::new(EventLog::new(RingLimits::default()));
+        let record = || log.record(POD, samples::lookup("shop/web", "a.example"));
+        record();
+        let mut first = log.read_all([]);
+        first.next_batch();
+        record();
+        let numbers = |reader: &mut EventReader| {
+            let batch = reader.next_batch();
+            batch.events.iter().map(|(number, _)| *number).collect::<Vec<_>>()
+        };
+        assert_eq!(first.position(), 1);
+        assert_eq!(numbers(&mut log.read_after(first.position(), [])), [2]);
+        let mut of_another = log.read_after(900, []);
+        record();
+        assert_eq!(numbers(&mut of_another), [3]);
+    }
+
+    #[test]
+    fn a_kind_is_watched_as_long_as_one_reader_wants_it() {
+        let log = Arc::new(EventLog::new(RingLimits::default()));
+        let before = log.read_new([EventKind::Lookup]);
+        let (sender, told) = std::sync::mpsc::channel();
+        log.on_watch(move |kind, is_watched| sender.send((kind, is_watched)).unwrap());
+        let told = || told.try_iter().collect::<Vec<_>>();
+        assert_eq!(told(), [(EventKind::Lookup, true)], "it was watched before");
+        let flows = [0, 1].map(|_| log.read_all([EventKind::Flow]));
+        assert_eq!(told(), [(EventKind::Flow, true)]);
+        assert!(log.is_watched(EventKind::Flow) && !log.is_watched(EventKind::Request));
+        let [first, second] = flows;
+        drop(first);
+        assert!(told().is_empty() && log.is_watched(EventKind::Flow));
+        drop((second, before));
+        assert_eq!(told(), [(EventKind::Flow, false), (EventKind::Lookup, false)]);
+        assert!(!EventKind::ALL.iter().any(|kind| log.is_watched(*kind)));
     }
 }

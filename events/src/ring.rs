@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ahash::HashMap;
 use clock::Time;
 
-use crate::event::Event;
+use crate::event::{Event, EventKind, EventVerdict};
 use crate::sampler::{SamplingRate, TokenBucket};
 
 /// Whose events share a part of the ring. Only a Pod has a part of its own: senders that nobody
@@ -27,9 +27,10 @@ pub enum EventSource {
 pub struct RingLimits {
     /// Events in all.
     pub total: usize,
-    /// Events of one source.
+    /// Events of one source; of those that were allowed so many besides.
     pub per_source: usize,
-    /// How fast one source is recorded; `None`: whatever comes.
+    /// How fast lookups and requests of one source are recorded, and how fast its flows; `None`:
+    /// whatever comes.
     pub rate: Option<SamplingRate>,
 }
 
@@ -47,17 +48,23 @@ impl Default for RingLimits {
     }
 }
 
+/// From so many sources on, those are forgotten that were silent long enough.
+const BUCKETS: usize = 4_096;
+
 /// Events, numbered from 1 without a gap.
 ///
 /// Of a source that has more than its share the oldest is forgotten. When all is full, the source
 /// that has most forgets its oldest. So a source that floods loses its own, and those that were
-/// quiet lose nothing. Each operation costs the logarithm of the number of sources.
+/// quiet lose nothing. What is allowed has a part of its own, so that whoever watches it drives out
+/// nothing that was refused. Each operation costs the logarithm of the number of sources.
 #[derive(Debug)]
 pub struct EventRing {
     limits: RingLimits,
-    parts: HashMap<EventSource, RingPart>,
+    parts: HashMap<PartKey, RingPart>,
     /// The parts with events, by how many they have.
-    by_size: BTreeSet<(usize, EventSource)>,
+    by_size: BTreeSet<(usize, PartKey)>,
+    /// How much of its rate each source has left, for its flows and for the rest.
+    buckets: HashMap<(EventSource, bool), TokenBucket>,
     held: usize,
     /// The number of the latest event.
     latest: u64,
@@ -65,10 +72,16 @@ pub struct EventRing {
     left_out: u64,
 }
 
+/// Whose events a part has, and whether they were allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct PartKey {
+    source: EventSource,
+    is_allowed: bool,
+}
+
 #[derive(Debug)]
 struct RingPart {
     events: VecDeque<(u64, Arc<Event>)>,
-    bucket: Option<TokenBucket>,
 }
 
 /// What a reader finds.
@@ -87,30 +100,44 @@ impl EventRing {
             limits,
             parts: HashMap::default(),
             by_size: BTreeSet::new(),
+            buckets: HashMap::default(),
             held: 0,
             latest: 0,
             left_out: 0,
         }
     }
 
-    /// Whether an event of `source` is to be recorded now. If it is not, it counts as left out.
+    /// Whether an event of `source` and this kind is to be recorded now. If it is not, it counts as
+    /// left out.
     ///
     /// To be asked before an event is made, where making it costs something.
-    pub fn takes(&mut self, source: EventSource, now: Time) -> bool {
+    pub fn takes(&mut self, source: EventSource, kind: EventKind, now: Time) -> bool {
         let Some(rate) = self.limits.rate else {
             return true;
         };
         let now = now.as_millis();
-        let part = self.parts.entry(source).or_insert_with(RingPart::new);
-        let bucket = part.bucket.get_or_insert_with(|| TokenBucket::full(rate, now));
+        if self.buckets.len() >= BUCKETS {
+            self.buckets.retain(|_, bucket| !bucket.is_full(rate, now));
+        }
+        let key = (source, kind == EventKind::Flow);
+        let bucket = self.buckets.entry(key).or_insert_with(|| TokenBucket::full(rate, now));
         let takes = bucket.take(rate, now);
         self.left_out += u64::from(!takes);
         takes
     }
 
+    /// Counts events that could not be recorded.
+    pub fn leave_out(&mut self, count: u64) {
+        self.left_out += count;
+    }
+
     /// Adds an event. Returns its number.
     pub fn push(&mut self, source: EventSource, event: Event) -> u64 {
         self.latest += 1;
+        let source = PartKey {
+            source,
+            is_allowed: event.verdict == EventVerdict::Allowed,
+        };
         let part = self.parts.entry(source).or_insert_with(RingPart::new);
         let before = part.events.len();
         part.events.push_back((self.latest, Arc::new(event)));
@@ -165,7 +192,7 @@ impl EventRing {
     }
 
     /// A part has other events than before, when it had so many.
-    fn resized(&mut self, source: EventSource, before: usize) {
+    fn resized(&mut self, source: PartKey, before: usize) {
         let now = self.parts.get(&source).map_or(0, |part| part.events.len());
         self.by_size.remove(&(before, source));
         if now > 0 {
@@ -182,7 +209,6 @@ impl RingPart {
     fn new() -> Self {
         Self {
             events: VecDeque::new(),
-            bucket: None,
         }
     }
 }
@@ -254,10 +280,29 @@ mod tests {
             ..RingLimits::default()
         });
         let now = Time::from_millis(5);
-        let taken = |ring: &mut EventRing, source, tries: u32| (0..tries).filter(|_| ring.takes(source, now)).count();
+        let taken = |ring: &mut EventRing, source, tries: u32| {
+            let takes = |_: &u32| ring.takes(source, EventKind::Lookup, now);
+            (0..tries).filter(takes).count()
+        };
         assert_eq!(taken(&mut ring, pod(1), 100), 20);
         assert_eq!(taken(&mut ring, pod(2), 10), 10);
         assert_eq!(ring.left_out(), 80);
+        assert!(ring.takes(pod(1), EventKind::Flow, now), "its flows are another matter");
+    }
+
+    #[test]
+    fn what_is_allowed_drives_out_nothing_that_was_refused() {
+        let mut ring = ring(100, 3);
+        let refused = ring.push(pod(1), samples::lookup("shop/web", "a.example"));
+        for _ in 0..10 {
+            let allowed = Event {
+                verdict: EventVerdict::Allowed,
+                ..samples::lookup("shop/web", "b.example")
+            };
+            ring.push(pod(1), allowed);
+        }
+        let (found, forgotten) = numbers(&ring, 0);
+        assert_eq!((found, forgotten), (vec![refused, 9, 10, 11], 7));
     }
 
     proptest! {
@@ -280,7 +325,7 @@ mod tests {
                 prop_assert_eq!(*last, pushes.len() as u64, "the latest is there");
             }
             for source in 0..6 {
-                let of_source = ring.parts.get(&pod(source)).map_or(0, |part| part.events.len());
+                let of_source = ring.parts.get(&PartKey { source: pod(source), is_allowed: false }).map_or(0, |part| part.events.len());
                 prop_assert!(of_source <= per_source);
             }
             let later = ring.since(after);

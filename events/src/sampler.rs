@@ -26,12 +26,15 @@ impl TokenBucket {
         }
     }
 
+    /// Whether it has all its tokens by now, as a new one has.
+    pub(crate) fn is_full(&self, rate: SamplingRate, now: u64) -> bool {
+        self.level_at(rate, now) == u64::from(rate.burst) * 1_000
+    }
+
     /// Takes a token, if there is one.
     pub(crate) fn take(&mut self, rate: SamplingRate, now: u64) -> bool {
-        let passed = now.saturating_sub(self.filled);
+        self.level = self.level_at(rate, now);
         self.filled = now.max(self.filled);
-        let filled = self.level.saturating_add(passed.saturating_mul(rate.per_second.into()));
-        self.level = filled.min(u64::from(rate.burst) * 1_000);
         match self.level.checked_sub(1_000) {
             Some(left) => {
                 self.level = left;
@@ -39,6 +42,12 @@ impl TokenBucket {
             }
             None => false,
         }
+    }
+
+    fn level_at(&self, rate: SamplingRate, now: u64) -> u64 {
+        let passed = now.saturating_sub(self.filled);
+        let filled = self.level.saturating_add(passed.saturating_mul(rate.per_second.into()));
+        filled.min(u64::from(rate.burst) * 1_000)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use agent::app::Agent;
 use events::account::NetworkAccount;
-use events::{EventLog, EventReader, RingLimits};
+use events::{EventKind, EventLog, EventReader, RingLimits};
 
 use crate::report::{LiveReport, RefusalReport};
 
@@ -36,7 +36,8 @@ impl NetworkWatcher {
     pub(crate) fn new(live: LiveReport) -> Self {
         let log = Arc::new(EventLog::new(LIMITS));
         Self {
-            reader: log.read_all(),
+            // Packets that are let through are recorded as audited.
+            reader: log.read_all([EventKind::Lookup, EventKind::Request]),
             log,
             account: NetworkAccount::default(),
             live,

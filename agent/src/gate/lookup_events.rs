@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dns_proxy::ValidatedAnswer;
-use events::{Event, EventDetail, EventEnd, EventSource, EventVerdict, LookupEvent};
+use events::{Event, EventDetail, EventEnd, EventKind, EventSource, EventVerdict, LookupEvent};
 use names::Name;
 use planner::{Governed, Plan};
 use policy::{Direction, EndpointId};
@@ -40,7 +40,7 @@ impl GateCore {
             Some(_) => EventSource::Pod(source),
             None => EventSource::Others,
         };
-        if self.events.takes(part, clock::now()) {
+        if self.events.takes(part, EventKind::Lookup, clock::now()) {
             worker_state.refused.push(RefusedLookup {
                 source,
                 endpoint: endpoint.cloned(),
@@ -86,7 +86,7 @@ impl GateCore {
     /// An answer is released.
     pub(super) fn released(&self, identity: &ClientIdentity, validated: &ValidatedAnswer, because: &str) {
         lookup_log::admitted(identity, validated, because);
-        if self.events.is_watched() {
+        if self.events.is_watched(EventKind::Lookup) {
             self.record_allowed(identity, validated);
         }
     }
@@ -107,7 +107,7 @@ impl GateCore {
             address: address.unwrap_or(IpAddr::from([0; 4])),
             pod: endpoint.map(|governed| governed.id.clone()),
         };
-        if self.events.takes(client.part(), clock::now()) {
+        if self.events.takes(client.part(), EventKind::Lookup, clock::now()) {
             let policies = lookup_log::policies(plan, endpoint, &validated.name);
             self.record(
                 client,
@@ -131,7 +131,7 @@ impl GateCore {
             address: source,
             pod: endpoint.map(|governed| governed.id.clone()),
         };
-        if self.events.takes(client.part(), clock::now()) {
+        if self.events.takes(client.part(), EventKind::Lookup, clock::now()) {
             let policies = lookup_log::policies(plan, endpoint, name);
             self.record(
                 client,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use enforcer::records::{PacketDetail, RecordedPacket, RecordedVerdict};
-use events::{Event, EventDetail, EventEnd, EventVerdict, FlowEvent};
+use events::{Event, EventDetail, EventEnd, EventVerdict, FlowEvent, FlowNat};
 use names::Name;
 use planner::Plan;
 use policy::{Direction, EndpointId};
@@ -58,6 +58,7 @@ pub(super) fn event(
         detail: EventDetail::Flow(FlowEvent {
             protocol: record.protocol,
             icmp_type,
+            nat: FlowNat::default(),
             totals: None,
         }),
     }

@@ -30,6 +30,8 @@ use crate::metrics::Metrics;
 use planner::Plan;
 
 pub use answer_log::AnswerLog;
+pub(crate) use attribution::JudgedTraffic;
+pub(crate) use attribution::of_passed;
 pub use attribution::{Attribution, by_explanation};
 pub use listener_task::listen;
 pub use recent_packets::{PacketGroup, RecentPackets};

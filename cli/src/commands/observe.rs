@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{ApiClient, EventEndRow, EventQuery, EventRow, ask};
+use api::{ApiClient, EventQuery, EventRow, ask};
 use clap::ValueEnum;
 use serde_json::to_string;
 use settings::DEFAULT_RUN_DIR;
@@ -22,8 +22,8 @@ const LAST: usize = 20;
 /// Shows lookups, flows and news of policies: what was let through, refused, audited, or failed,
 /// and which policies decided
 ///
-/// Without -f, what the agent remembers: of each pod the last 1,024 events. Lookups that are
-/// allowed are recorded only while somebody follows with -f. Where events were lost, a line says
+/// Without -f, what the agent remembers: of each pod the last 1,024 events. Lookups and flows that
+/// are allowed are recorded only while somebody follows with -f. Where events were lost, a line says
 /// how many.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -191,7 +191,7 @@ fn words<T: ValueEnum>(values: &[T]) -> String {
 fn compact(row: &EventRow) -> String {
     let mut line = format!("{} {:<7}", row.time, row.kind);
     if let Some(source) = &row.source {
-        let _ = write!(line, " {}", end(source));
+        let _ = write!(line, " {source}");
     }
     if let Some(lookup) = &row.lookup {
         let _ = write!(line, " ? {}", lookup.name);
@@ -200,22 +200,22 @@ fn compact(row: &EventRow) -> String {
         }
     }
     if let Some(destination) = &row.destination {
-        let _ = write!(line, " -> {}", end(destination));
+        let _ = write!(line, " -> {destination}");
     }
-    if let Some(protocol) = protocol(row) {
+    if let Some(protocol) = row.protocol_text() {
         let _ = write!(line, " {protocol}");
     }
     if let Some(request) = &row.request {
-        let method = request.method.as_deref().unwrap_or("TLS");
-        let _ = write!(
-            line,
-            " {method} {}{}",
-            request.host,
-            request.path.as_deref().unwrap_or_default()
-        );
+        let _ = write!(line, " {request}");
+    }
+    if let Some(asked) = row.nat.as_ref().and_then(|nat| nat.asked) {
+        let _ = write!(line, " (asked {asked})");
     }
     if row.verdict != "noted" {
         let _ = write!(line, " {}", row.verdict.to_uppercase());
+    }
+    if let Some(totals) = &row.totals {
+        let _ = write!(line, ", {totals}");
     }
     if let Some(decided) = decided(row) {
         let _ = write!(line, " by {decided}");
@@ -242,32 +242,6 @@ fn decided(row: &EventRow) -> Option<String> {
     Some(text)
 }
 
-fn protocol(row: &EventRow) -> Option<String> {
-    let protocol = row.protocol.as_ref()?;
-    Some(match row.icmp_type {
-        Some(kind) => format!("{protocol} type {kind}"),
-        None => protocol.clone(),
-    })
-}
-
-/// `shop/web`, or the names and the address, with the port.
-fn end(end: &EventEndRow) -> String {
-    let port = end.port.map(|port| format!(":{port}")).unwrap_or_default();
-    let address = end
-        .address
-        .map(|address| match address.is_ipv6() && end.port.is_some() {
-            true => format!("[{address}]"),
-            false => address.to_string(),
-        });
-    let address = address.unwrap_or_else(|| "?".into());
-    let pod = end.namespace.as_ref().zip(end.pod.as_ref());
-    match (pod, end.names.is_empty()) {
-        (Some((namespace, pod)), _) => format!("{namespace}/{pod} ({address}{port})"),
-        (None, false) => format!("{} ({address}{port})", list(&end.names)),
-        (None, true) => format!("{address}{port}"),
-    }
-}
-
 fn tabular(rows: &[EventRow]) -> String {
     if rows.is_empty() {
         return "No such event is remembered.\n".into();
@@ -277,15 +251,15 @@ fn tabular(rows: &[EventRow]) -> String {
         rows.iter().map(|row| {
             let asked = row.lookup.as_ref().map(|lookup| lookup.name.clone());
             let destination = row.destination.as_ref().map(|destination| {
-                let protocol = protocol(row).map(|protocol| format!("/{protocol}"));
-                end(destination) + &protocol.unwrap_or_default()
+                let protocol = row.protocol_text().map(|protocol| format!("/{protocol}"));
+                destination.to_string() + &protocol.unwrap_or_default()
             });
             let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
             [
                 row.time.clone(),
                 row.kind.clone(),
                 row.verdict.clone(),
-                or_dash(row.source.as_ref().map(end)),
+                or_dash(row.source.as_ref().map(ToString::to_string)),
                 or_dash(asked.or(destination)),
                 or_dash(decided(row)),
                 or_dash(row.reason.clone()),
@@ -296,7 +270,7 @@ fn tabular(rows: &[EventRow]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use api::LookupAnswerRow;
+    use api::{EventEndRow, FlowNatRow, FlowTotalsRow, LookupAnswerRow};
     use clap::Parser;
 
     use super::*;
@@ -349,8 +323,23 @@ mod tests {
             reason: None,
             ..lookup.clone()
         };
-        let news = EventRow {
+        let ended = EventRow {
             sequence: 9,
+            verdict: "allowed".into(),
+            rule: Some("spec.egress[0]".into()),
+            nat: Some(FlowNatRow {
+                asked: Some("[2001:db8:96::7]:8025".parse().unwrap()),
+                sent_as: None,
+            }),
+            totals: Some(FlowTotalsRow {
+                packets: Some(12),
+                bytes: Some(3_456),
+                duration_ms: 1_200,
+            }),
+            ..flow.clone()
+        };
+        let news = EventRow {
+            sequence: 10,
             time: "2026-11-30T12:00:01.000Z".into(),
             node: "node-1".into(),
             kind: "policy".into(),
@@ -367,7 +356,7 @@ mod tests {
             lost: Some(5),
             ..news.clone()
         };
-        vec![lookup, flow, news, lost]
+        vec![lookup, flow, ended, news, lost]
     }
 
     #[test]

@@ -16,6 +16,8 @@ const DELETE: u16 = SUBSYSTEM << 8 | 2;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const TIMEOUT: u16 = 7;
+/// Of the packets of who opened the flow, and of the replies.
+const COUNTERS: [u16; 2] = [9, 10];
 const ID: u16 = 12;
 const MASTER: u16 = 14;
 const ZONE: u16 = 18;
@@ -31,6 +33,13 @@ const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 const MESSAGE_TYPE: [u16; 2] = [5, 8];
+
+/// `CTA_COUNTERS_*`.
+const PACKETS: u16 = 1;
+const BYTES: u16 = 2;
+
+/// `NFNLGRP_CONNTRACK_NEW` and `NFNLGRP_CONNTRACK_DESTROY`.
+pub(crate) const EVENT_GROUPS: [u16; 2] = [1, 3];
 
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
@@ -48,6 +57,8 @@ pub struct ConntrackEntry {
     pub original_destination: SocketAddr,
     /// Whom replies come from: what NAT made of the destination.
     pub reply_source: SocketAddr,
+    /// Whom replies are sent to: what NAT made of the source.
+    pub reply_destination: SocketAddr,
     /// The type of the first message, of ICMP and ICMPv6.
     pub icmp_type: Option<u8>,
     /// For how long the kernel keeps the entry if no packet comes; it counts in seconds.
@@ -56,7 +67,31 @@ pub struct ConntrackEntry {
     pub is_expected: bool,
     /// The zone of the original direction alone; 0 where it has none.
     pub zone: u16,
+    /// What the flow has carried; `None` where the kernel does not count
+    /// (`net.netfilter.nf_conntrack_acct`).
+    pub counted: Option<CountedTraffic>,
     id: ConntrackEntryId,
+}
+
+/// What a flow has carried, both ways together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedTraffic {
+    /// Packets.
+    pub packets: u64,
+    /// Octets, IP headers included.
+    pub bytes: u64,
+}
+
+/// What becomes of flows, as the kernel tells its [groups](EVENT_GROUPS).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConntrackNews {
+    /// The first packet of a flow has passed.
+    Began(ConntrackEntry),
+    /// The flow has ended: it was closed, or no packet has come for so long that the kernel forgets
+    /// it.
+    Ended(ConntrackEntry),
+    /// The receive buffer was full, and an unknown number of these is lost.
+    Overrun,
 }
 
 /// What the kernel needs to find the entry again: attributes that are sent back as they came.
@@ -79,9 +114,19 @@ pub(crate) fn ask(family: u8, sequence: u32) -> Vec<u8> {
 
 /// Reads an entry out of a reply to [`ask`]; `None` for malformed ones.
 pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
-    if message.kind != NEW {
-        return None;
+    (message.kind == NEW).then(|| entry(message)).flatten()
+}
+
+/// Reads what a group was told; `None` for what is malformed or of another kind.
+pub(crate) fn read_news(message: &NfnlMessage<'_>) -> Option<ConntrackNews> {
+    match message.kind {
+        NEW => entry(message).map(ConntrackNews::Began),
+        DELETE => entry(message).map(ConntrackNews::Ended),
+        _ => None,
     }
+}
+
+fn entry(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
     let original = message.attributes().find(TUPLE_ORIGINAL)?;
     let reply = message.attributes().find(TUPLE_REPLY)?;
     let owned = |kind| message.attributes().find(kind).map(<[u8]>::to_vec);
@@ -94,6 +139,7 @@ pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
             port(original, DESTINATION_PORT).unwrap_or(0),
         ),
         reply_source: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT).unwrap_or(0)),
+        reply_destination: SocketAddr::new(address(reply, DESTINATION)?, port(reply, DESTINATION_PORT).unwrap_or(0)),
         icmp_type: MESSAGE_TYPE
             .into_iter()
             .find_map(|kind| protocol(original)?.find(kind)?.first().copied()),
@@ -107,6 +153,7 @@ pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
             .find(TUPLE_ZONE)
             .and_then(|zone| Some(u16::from_be_bytes(field(zone, 0)?)))
             .unwrap_or(0),
+        counted: counted(message),
         id: ConntrackEntryId {
             family: *message.payload.first()?,
             original: original.to_vec(),
@@ -114,6 +161,22 @@ pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
             number: owned(ID),
         },
     })
+}
+
+fn counted(message: &NfnlMessage<'_>) -> Option<CountedTraffic> {
+    let mut sum = None;
+    for kind in COUNTERS {
+        let Some(counters) = message.attributes().find(kind) else {
+            continue;
+        };
+        let counter = |which| Some(u64::from_be_bytes(field(Attributes(counters).find(which)?, 0)?));
+        let CountedTraffic { packets, bytes } = sum.unwrap_or(CountedTraffic { packets: 0, bytes: 0 });
+        sum = Some(CountedTraffic {
+            packets: packets.saturating_add(counter(PACKETS)?),
+            bytes: bytes.saturating_add(counter(BYTES)?),
+        });
+    }
+    sum
 }
 
 /// An address of a tuple, by its attributes in IPv4 and IPv6.
@@ -170,28 +233,39 @@ mod tests {
 
     /// An entry as the kernel dumps it.
     fn entry() -> Vec<u8> {
+        message(NEW)
+    }
+
+    fn message(kind: u16) -> Vec<u8> {
         let mut encoder = Encoder::default();
-        let message = encoder.open_message(head(NEW, 0, 2, 1));
+        let message = encoder.open_message(head(kind, 0, 2, 1));
         let pod: (_, [u8; 4], _, u16) = (SOURCE[0], [10, 0, 0, 7], SOURCE_PORT, 4_242);
         let asked = (DESTINATION[0], [10, 96, 0, 10], DESTINATION_PORT, 53);
         let answers = (SOURCE[0], [169, 254, 53, 53], SOURCE_PORT, 15_000);
-        for (tuple, ends) in [(TUPLE_ORIGINAL, &[pod, asked][..]), (TUPLE_REPLY, &[answers])] {
+        let told = (DESTINATION[0], [192, 0, 2, 7], DESTINATION_PORT, 61_000);
+        for (tuple, ends) in [(TUPLE_ORIGINAL, [pod, asked]), (TUPLE_REPLY, [answers, told])] {
             let tuple = encoder.open_nest(tuple);
             let ip = encoder.open_nest(TUPLE_IP);
             for (kind, address, ..) in ends {
-                encoder.attribute(*kind, address);
+                encoder.attribute(kind, &address);
             }
             encoder.close_nest(ip);
             let protocol = encoder.open_nest(TUPLE_PROTOCOL);
             encoder.attribute(PROTOCOL_NUMBER, &[17]);
             for (.., kind, port) in ends {
-                encoder.attribute(*kind, &port.to_be_bytes());
+                encoder.attribute(kind, &port.to_be_bytes());
             }
             encoder.close_nest(protocol);
             encoder.close_nest(tuple);
         }
         encoder.attribute(TIMEOUT, &90u32.to_be_bytes());
         encoder.attribute(ID, &[1, 2, 3, 4]);
+        for (kind, packets) in COUNTERS.into_iter().zip([3u64, 2]) {
+            let counters = encoder.open_nest(kind);
+            encoder.attribute(PACKETS, &packets.to_be_bytes());
+            encoder.attribute(BYTES, &(packets * 100).to_be_bytes());
+            encoder.close_nest(counters);
+        }
         encoder.close_message(message);
         encoder.finish()
     }
@@ -219,6 +293,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_began_and_what_ended_is_told_with_what_it_carried() {
+        let (began, ended, other) = (message(NEW), message(DELETE), message(GET));
+        let read = |bytes: &[u8]| read_news(&NfnlMessages(bytes).next().unwrap());
+        assert!(matches!(read(&began), Some(ConntrackNews::Began(_))));
+        assert_eq!(read(&other), None);
+        let Some(ConntrackNews::Ended(flow)) = read(&ended) else {
+            panic!("it has ended");
+        };
+        assert_eq!(flow.counted, Some(CountedTraffic { packets: 5, bytes: 500 }));
+        assert_eq!(flow.reply_destination, SocketAddr::from(([192, 0, 2, 7], 61_000)));
+    }
+
     proptest! {
         #[test]
         fn hostile_entries_never_panic(payload in proptest::collection::vec(any::<u8>(), 0..256)) {
@@ -226,13 +313,13 @@ mod tests {
         }
 
         #[test]
-        fn damaged_entries_never_panic(at in 0usize..140, value in any::<u8>()) {
+        fn damaged_entries_never_panic(at in 0usize..260, value in any::<u8>()) {
             let mut bytes = entry();
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }
             for message in NfnlMessages(&bytes) {
-                let _ = read(&message);
+                let _ = read_news(&message);
             }
         }
     }

@@ -14,11 +14,13 @@
 //!   still the same.
 //! - [`conntrack`]: conntrack entries.
 //! - [`nflog`]: logged packets.
-//! - [`socket`]: the exchange with the kernel.
+//! - [`socket`]: the exchange with the kernel. [`listener`]: a thread that reads what the kernel
+//!   sends unasked.
 
 pub(crate) mod batch;
 pub(crate) mod conntrack;
 pub(crate) mod dump;
+pub(crate) mod listener;
 pub(crate) mod message;
 pub(crate) mod nf_tables;
 pub(crate) mod nflog;

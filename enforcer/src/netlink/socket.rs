@@ -8,7 +8,8 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::net::sockopt;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{bind, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{BatchReplies, ElementBatch, ElementOp, OperationError};
@@ -90,6 +91,13 @@ impl NetfilterSocket {
         } else {
             Err(CommitError::Refused(replies.errors))
         }
+    }
+
+    /// Subscribes to what the kernel tells these multicast groups, of those up to 32.
+    pub(crate) fn subscribe(&self, groups: &[u16]) -> io::Result<()> {
+        let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
+        // Nothing is told to a socket that has joined a group and has no address.
+        Ok(bind(&self.socket, &SocketAddrNetlink::new(0, mask))?)
     }
 
     /// Carries out commands as one transaction. On errors of commands nothing has changed; on an

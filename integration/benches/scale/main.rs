@@ -1,5 +1,5 @@
 //! What the size of a cluster costs. `./bench scale` at the top runs it; `--only change`, `start`,
-//! `answers`, `memory`, `events`, `watch` or `check` a part of it.
+//! `answers`, `memory`, `events`, `watch`, `watchers` or `check` a part of it.
 //!
 //! `--write DIRECTORY --pods N --policies N …` writes the generated objects and measures nothing,
 //! for a look at them. `--change TEXT` makes the changes alone that have this in their name, of
@@ -20,6 +20,7 @@ mod objects;
 mod start;
 mod usage;
 mod watch;
+mod watchers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,6 +61,9 @@ fn main() {
     }
     if arguments.wants("watch") {
         watch::run();
+    }
+    if arguments.wants("watchers") {
+        watchers::run(&binary);
     }
     if arguments.wants("check") {
         let ClusterShape { pods, policies, .. } = check::REPOSITORY;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use clock::{Time, WallTime};
-use events::{Event, EventDetail, EventEnd, EventLog, EventSource, EventVerdict, LookupEvent, RingLimits};
+use events::{Event, EventDetail, EventEnd, EventKind, EventLog, EventSource, EventVerdict, LookupEvent, RingLimits};
 use names::Name;
 use policy::{Direction, EndpointId};
 
@@ -16,7 +16,7 @@ const POD: EventSource = EventSource::Pod(std::net::IpAddr::V4(Ipv4Addr::new(10,
 pub(crate) fn unwatched() -> BenchIteration {
     let log = Arc::new(EventLog::new(RingLimits::default()));
     Box::new(move || {
-        let watched = (0..100).filter(|_| std::hint::black_box(&log).is_watched());
+        let watched = (0..100).filter(|_| std::hint::black_box(&log).is_watched(EventKind::Lookup));
         watched.count()
     })
 }
@@ -25,8 +25,8 @@ pub(crate) fn unwatched() -> BenchIteration {
 pub(crate) fn left_out() -> BenchIteration {
     let log = EventLog::new(RingLimits::default());
     let now = Time::from_millis(1);
-    while log.takes(POD, now) {}
-    Box::new(move || usize::from(log.takes(POD, now)))
+    while log.takes(POD, EventKind::Lookup, now) {}
+    Box::new(move || usize::from(log.takes(POD, EventKind::Lookup, now)))
 }
 
 /// A lookup that is refused, and recorded where the ring is full.
@@ -41,7 +41,7 @@ pub(crate) fn refused() -> BenchIteration {
         name: "web".into(),
     };
     let record = move || {
-        let takes = log.takes(POD, Time::from_millis(1));
+        let takes = log.takes(POD, EventKind::Lookup, Time::from_millis(1));
         log.record(POD, event(&name, &pod));
         usize::from(takes)
     };

@@ -1,7 +1,9 @@
 //! What happens on the node, as `namegate observe` and `drops` show it.
 
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::{EventQuery, EventRow, ask};
@@ -126,6 +128,122 @@ fn who_follows_sees_what_is_allowed_while_it_happens() {
         assert_eq!((row.verdict.as_str(), lookup.name.as_str()), ("allowed", "a.example"));
         assert_eq!(lookup.addresses, [ip("198.51.100.1")]);
     });
+}
+
+/// Whether the agent has subscribed to flows: a socket of its network namespace has the groups of
+/// conntrack (`NFNLGRP_CONNTRACK_NEW` and `_DESTROY` of family 12).
+fn hears_of_flows(scenario: &Scenario) -> bool {
+    let sockets = fs::read_to_string(format!("/proc/{}/net/netlink", scenario.agent().pid())).unwrap();
+    sockets.lines().any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.get(1) == Some(&"12") && columns.get(3) == Some(&"00000005")
+    })
+}
+
+/// Pod 0 is governed, pod 1 audited. Whoever follows sees each flow begin and end; the kernel tells
+/// of flows for as long as somebody does.
+#[test]
+fn flows_are_shown_as_they_begin_and_end_while_somebody_watches() {
+    let audited = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+         metadata: {name: audited, namespace: shop, annotations: {namegate.io/mode: audit}}\n\
+         spec:\n  endpointSelector: {matchLabels: {app: pod1}}\n  egress:\n  - {}\n";
+    let scenario = plan()
+        .allow(0, &["a.example"])
+        .object("audited.yaml", audited)
+        .records(&["a.example 60 A 198.51.100.1"])
+        .start();
+    wait_until_recorded(&scenario);
+    let node = scenario.lab().node();
+    for (sysctl, value) in [
+        ("nf_conntrack_acct", "1"),
+        ("nf_conntrack_tcp_timeout_time_wait", "1"),
+        ("nf_conntrack_tcp_timeout_close", "1"),
+    ] {
+        node.set_sysctl(&format!("netfilter/{sysctl}"), value).unwrap();
+    }
+    scenario.nft(
+        "add table ip service; \
+         add chain ip service to { type nat hook prerouting priority -100; }; \
+         add rule ip service to ip daddr 10.96.0.7 tcp dport 8443 dnat to 198.51.100.1:443",
+    );
+    let a = scenario.learn(0, "a.example");
+    assert!(scenario.connect(0, a).is_connected());
+    assert!(!hears_of_flows(&scenario), "nobody watches");
+
+    let client = scenario.installation().api();
+    let seen: Mutex<Vec<EventRow>> = Mutex::default();
+    let of_pod = |row: &EventRow, pod: &str| row.source.as_ref().is_some_and(|end| end.pod.as_deref() == Some(pod));
+    let has_ended = |rows: &[EventRow], pod: &str, is_asked: bool| {
+        let mut ends = rows.iter().filter(|row| of_pod(row, pod) && row.totals.is_some());
+        ends.any(|row| row.nat.as_ref().is_some_and(|nat| nat.asked.is_some()) == is_asked)
+    };
+    let is_complete = |rows: &[EventRow]| {
+        has_ended(rows, "pod0", false) && has_ended(rows, "pod0", true) && has_ended(rows, "pod1", false)
+    };
+    std::thread::scope(|threads| {
+        let follower = threads.spawn(|| {
+            let query = EventQuery {
+                kind: "flow".into(),
+                follow: true,
+                ..EventQuery::default()
+            };
+            ask(client.events(&query, |row| {
+                let mut seen = seen.lock().unwrap();
+                seen.push(row);
+                match is_complete(&seen) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            }))
+            .unwrap()
+            .unwrap();
+        });
+        scenario.wait_until("the agent listens", || hears_of_flows(&scenario));
+        assert!(scenario.connect(0, a).is_connected());
+        assert!(scenario.pod(0).connect(ip("10.96.0.7"), 8443).unwrap().is_connected());
+        assert!(scenario.connect(1, ip("198.51.100.2")).is_connected());
+        scenario.wait_until("all have ended", || is_complete(&seen.lock().unwrap()));
+        follower.join().unwrap();
+    });
+    scenario.wait_until("the agent listens no more", || !hears_of_flows(&scenario));
+
+    let seen = seen.into_inner().unwrap();
+    let told: Vec<_> = seen
+        .iter()
+        .map(|row| {
+            let destination = row.destination.as_ref().unwrap();
+            let pod = row.source.as_ref().unwrap().pod.as_deref().unwrap();
+            let asked = row.nat.as_ref().and_then(|nat| nat.asked);
+            (
+                pod,
+                row.totals.is_some(),
+                row.verdict.as_str(),
+                asked,
+                destination.address,
+                row.policies.join(","),
+            )
+        })
+        .collect();
+    let service = Some("10.96.0.7:8443".parse::<SocketAddr>().unwrap());
+    for has_ended in [false, true] {
+        for (pod, verdict, asked, to, policy) in [
+            ("pod0", "allowed", None, "198.51.100.1", "shop/allow-pod0"),
+            ("pod0", "allowed", service, "198.51.100.1", "shop/allow-pod0"),
+            ("pod1", "audited", None, "198.51.100.2", "shop/audited"),
+        ] {
+            let row = (pod, has_ended, verdict, asked, Some(ip(to)), policy.to_owned());
+            let times = told.iter().filter(|it| **it == row).count();
+            assert_eq!(times, 1, "{row:?} in {told:#?}");
+        }
+    }
+    assert_eq!(told.len(), 6, "{told:#?}");
+    for row in &seen {
+        let names = &row.destination.as_ref().unwrap().names;
+        assert_eq!(names.as_slice() == ["a.example"], of_pod(row, "pod0"), "{row:?}");
+        let Some(totals) = &row.totals else { continue };
+        // Of a handshake and a greeting at least.
+        assert!(totals.packets.unwrap() >= 4 && totals.bytes.unwrap() >= 160, "{row:?}");
+    }
 }
 
 /// A pod that floods hides nothing of its neighbour: of ten lookups and ten connections that are
