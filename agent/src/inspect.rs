@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{AgentStatus, EventRow, ExplainAnswer, NameRow, Records, SuggestionAnswer};
+use api::{AgentStatus, AnsweredNameRow, EventRow, ExplainAnswer, NameRow, Records, RuleRow, SuggestionAnswer};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
@@ -18,6 +18,10 @@ pub trait Inspect: Send + Sync + 'static {
     fn status(&self) -> AgentStatus;
     /// Every live lease, for `namegate names`, ordered by name and address.
     fn names(&self) -> Vec<NameRow>;
+    /// Which names Pods were answered, ordered by Pod and name.
+    fn answered(&self) -> Vec<AnsweredNameRow>;
+    /// Every rule in force, with what is known of its use.
+    fn rules(&self) -> Vec<RuleRow>;
     /// What was refused, or would have been, for `namegate drops`.
     fn records(&self) -> Records;
     /// Ready only when the ruleset is in the kernel and all DNS listeners are bound; otherwise what
@@ -149,6 +153,14 @@ pub(crate) mod fake {
 
         fn names(&self) -> Vec<NameRow> {
             self.names.clone()
+        }
+
+        fn answered(&self) -> Vec<AnsweredNameRow> {
+            Vec::new()
+        }
+
+        fn rules(&self) -> Vec<RuleRow> {
+            Vec::new()
         }
 
         fn records(&self) -> Records {

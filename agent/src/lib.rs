@@ -20,6 +20,7 @@
 //!   what it was seen to do.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
 //! - [`ledger_file`]: the ledger on disk; [`cleanup`]: what an agent leaves behind on purpose.
+//! - `rule_use`: which rules somebody has needed.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and
 //!   [`local_api`] serve it.
 
@@ -48,6 +49,7 @@ mod policy_log;
 pub mod reconcile;
 pub mod records;
 pub mod revocation;
+mod rule_use;
 pub mod run_dir;
 pub mod suggestion;
 pub mod view;

@@ -2,9 +2,10 @@
 //!
 //! `GET /v1/explain` answers an [`ExplainQuestion`] with an [`ExplainAnswer`](api::ExplainAnswer)
 //! or with an error text, `GET /v1/status` gives an [`AgentStatus`](api::AgentStatus),
-//! `GET /v1/names` a list of [`NameRow`](api::NameRow), `GET /v1/records` the
-//! [`Records`](api::Records), as JSON. `GET /v1/events` takes an [`EventQuery`] and gives
-//! [`EventRow`](api::EventRow)s, one a line, for as long as the client listens where it follows.
+//! `GET /v1/names` a list of [`NameRow`](api::NameRow), `GET /v1/rules` a list of
+//! [`RuleRow`](api::RuleRow), `GET /v1/records` the [`Records`](api::Records), as JSON.
+//! `GET /v1/events` takes an [`EventQuery`] and gives [`EventRow`](api::EventRow)s, one a line, for
+//! as long as the client listens where it follows.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -80,6 +81,7 @@ impl ApiServer {
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/names", get(names))
+            .route("/v1/rules", get(rules))
             .route("/v1/explain", get(explain))
             .route("/v1/records", get(records))
             .route("/v1/events", get(events))
@@ -162,6 +164,10 @@ async fn status(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
 
 async fn names(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
     answer(move || inspect.names()).await
+}
+
+async fn rules(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
+    answer(move || inspect.rules()).await
 }
 
 async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {

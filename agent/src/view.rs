@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{
-    AddressAnswer, AgentStatus, EventRow, ExplainAnswer, LookupAnswer, NameRow, OtherClusterStatus, Records,
-    RepairStatus, ReportRow, SuggestionAnswer, SupervisorStatus, TrafficDirection,
+    AddressAnswer, AgentStatus, AnsweredNameRow, EventRow, ExplainAnswer, LookupAnswer, NameRow, OtherClusterStatus,
+    Records, RepairStatus, ReportRow, RuleRow, SuggestionAnswer, SupervisorStatus, TrafficDirection,
 };
 use clock::Time;
 use cluster::kubernetes::health::SourceHealth;
@@ -34,6 +34,7 @@ use crate::inspect::{Figures, Inspect, OtherClusterGauges};
 use crate::live_flows::{self, FlowQuestion};
 use crate::masked_peers::{self, MaskingScene};
 use crate::revocation;
+use crate::rule_use;
 use crate::suggestion::{self, SuggestionRequest};
 use planner::{Governed, Plan};
 
@@ -304,6 +305,16 @@ impl Inspect for View {
                 }
             })
             .collect()
+    }
+
+    fn answered(&self) -> Vec<AnsweredNameRow> {
+        self.handles.recorder.answer_log().rows()
+    }
+
+    fn rules(&self) -> Vec<RuleRow> {
+        let plan = Arc::clone(&self.handles.gate.in_force().plan);
+        let started = clock::wall_now().before(self.started.elapsed());
+        rule_use::rules(&plan, &self.answered(), &self.handles.events.remembered(), started)
     }
 
     fn records(&self) -> Records {

@@ -18,6 +18,7 @@ use crate::events::{EventQuery, EventRow};
 use crate::explain::{ExplainAnswer, ExplainQuestion};
 use crate::names::NameRow;
 use crate::records::Records;
+use crate::rules::RuleRow;
 use crate::status::AgentStatus;
 use crate::suggestion::{SuggestionAnswer, SuggestionQuestion};
 
@@ -105,6 +106,11 @@ impl ApiClient {
     /// Asks for all live leases (`GET /v1/names`).
     pub async fn names(&self) -> Result<Vec<NameRow>, ClientError> {
         self.get("/v1/names").await
+    }
+
+    /// Asks for the rules in force and what is known of their use (`GET /v1/rules`).
+    pub async fn rules(&self) -> Result<Vec<RuleRow>, ClientError> {
+        self.get("/v1/rules").await
     }
 
     /// Asks for recently refused packets and withheld answers (`GET /v1/records`).

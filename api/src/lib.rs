@@ -8,7 +8,7 @@
 //! - [`status`], [`names`], [`records`], [`explain`], [`events`], [`suggestion`]: the answers, one
 //!   module for each path.
 //! - [`error_chain`](error_chain()): an error with its causes in one line.
-//! - `event_text`: events as people read them.
+//! - [`rules`]: rules with what is known of their use. `event_text`: events as people read them.
 //! - `examples` (feature): one of each answer, for tests.
 
 pub mod client;
@@ -20,6 +20,7 @@ pub mod examples;
 pub mod explain;
 pub mod names;
 pub mod records;
+pub mod rules;
 pub mod status;
 pub mod suggestion;
 
@@ -30,8 +31,9 @@ pub use explain::{
     AddressAnswer, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, FlowAnswer, FlowFate, LookupAnswer,
     TrafficDirection,
 };
-pub use names::NameRow;
+pub use names::{AnsweredNameRow, NameRow};
 pub use records::{RecordRow, Records, RecordsSummary, RefusedLookupRow, Sightings, WithheldRow};
+pub use rules::RuleRow;
 pub use status::{
     AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus,
 };

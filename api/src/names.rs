@@ -24,3 +24,14 @@ pub struct NameRow {
     /// The policies that these selectors come from, as `namespace/name`.
     pub policies: Vec<String>,
 }
+
+/// What a Pod was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsweredNameRow {
+    /// `namespace/name` of the Pod.
+    pub pod: String,
+    /// The name, without trailing dot.
+    pub name: String,
+    /// The addresses that this name led the Pod to last.
+    pub addresses: Vec<IpAddr>,
+}

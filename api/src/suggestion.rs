@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// For which Pod, and of what.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SuggestionQuestion {
     /// The Pod, as `NAMESPACE/NAME`.
     pub pod: String,

@@ -1,9 +1,11 @@
 //! Which name led an endpoint to an address.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use api::AnsweredNameRow;
 use names::Name;
 use parking_lot::{Mutex, MutexGuard};
 use policy::EndpointId;
@@ -98,6 +100,28 @@ impl AnswerLog {
         let seen = store.filed.iter();
         let of_name = seen.filter(|(owner, _, seen)| *owner == endpoint && *seen == name);
         of_name.map(|(_, address, _)| *address).collect()
+    }
+
+    /// All that is remembered, ordered by endpoint and name.
+    pub fn rows(&self) -> Vec<AnsweredNameRow> {
+        let mut answered: BTreeMap<(EndpointId, Name), Vec<IpAddr>> = BTreeMap::new();
+        {
+            let mut store = self.lock();
+            store.file();
+            for (endpoint, address, name) in store.filed.iter() {
+                let of_name = answered.entry((endpoint.clone(), name.clone())).or_default();
+                of_name.push(*address);
+            }
+        }
+        let rows = answered.into_iter().map(|((endpoint, name), mut addresses)| {
+            addresses.sort_unstable();
+            AnsweredNameRow {
+                pod: endpoint.to_string(),
+                name: name.to_string(),
+                addresses,
+            }
+        });
+        rows.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, AnswerStore> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use api::ApiClient;
 use api::ask;
-use api::{AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
+use api::{
+    AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, RuleRow, SourceStatus, SupervisorStatus,
+};
 use settings::{DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR};
 
 use crate::VerbOutcome;
@@ -21,6 +23,7 @@ Exits with 1 when the agent is not ready.
 
 Examples:
   namegate status
+  namegate status --rules
   namegate status -o json | jq '.endpoints[] | select(.egress == \"unselected\")'")]
 pub(crate) struct Args {
     /// How to print
@@ -29,6 +32,13 @@ pub(crate) struct Args {
     /// The agent's --run-dir
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
+    /// Show the rules of policies instead: how much each was needed, or since when nothing has
+    /// needed it
+    ///
+    /// Of a rule of names, names count that pods were answered; of any rule, remembered events that
+    /// it decided. Flows that are allowed are events only while somebody follows them.
+    #[arg(long, conflicts_with = "alive")]
+    rules: bool,
     /// Print nothing, and exit with 0 as soon as an agent answers, ready or not
     #[arg(long)]
     alive: bool,
@@ -36,7 +46,16 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
-    let status = ask(ApiClient::new(&args.run_dir).status())??;
+    let client = ApiClient::new(&args.run_dir);
+    if args.rules {
+        let rules = ask(client.rules())??;
+        crate::print(&match args.output {
+            OutputFormat::Json => to_json(&rules)?,
+            OutputFormat::Table => rule_table(&rules),
+        })?;
+        return Ok(VerbOutcome::Positive);
+    }
+    let status = ask(client.status())??;
     if args.alive {
         return Ok(VerbOutcome::Positive);
     }
@@ -240,6 +259,32 @@ fn programs(row: &EndpointRow) -> String {
     format!("{} {}", of(&row.program), of(&row.ingress_program))
 }
 
+fn rule_table(rules: &[RuleRow]) -> String {
+    if rules.is_empty() {
+        return "No policy is in force.\n".into();
+    }
+    table(
+        ["POLICY", "RULE", "DOES", "PEERS", "NAMES", "EVENTS", "LAST"],
+        rules.iter().map(|row| {
+            [
+                row.policy.clone(),
+                row.rule.clone(),
+                match row.is_audited {
+                    true => format!("{} (audit)", row.action),
+                    false => row.action.clone(),
+                },
+                row.peers.clone(),
+                row.names.to_string(),
+                row.hits.to_string(),
+                match row.is_unused() {
+                    true => format!("none since {}", row.since),
+                    false => row.last_hit.clone().unwrap_or_else(|| "-".into()),
+                },
+            ]
+        }),
+    )
+}
+
 /// Policies, and whatever else is not simply accepted; then what was found.
 fn reports(status: &AgentStatus) -> String {
     let worth_showing = |it: &&ReportRow| {
@@ -286,6 +331,34 @@ mod tests {
     #[test]
     fn it_shows_readiness_endpoints_and_policies_with_findings() {
         insta::assert_snapshot!(render(&examples::status(None)));
+    }
+
+    #[test]
+    fn a_rule_that_nothing_needed_says_since_when() {
+        let needed = RuleRow {
+            policy: "shop/api".into(),
+            rule: "spec.egress[0]".into(),
+            action: "allow".into(),
+            peers: "*.example".into(),
+            names: 2,
+            since: "2026-11-30T11:00:00.000Z".into(),
+            ..RuleRow::default()
+        };
+        let unused = RuleRow {
+            rule: "spec.egress[1]".into(),
+            names: 0,
+            is_audited: true,
+            ..needed.clone()
+        };
+        let text = rule_table(&[needed, unused]);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            lines[1],
+            ["shop/api", "spec.egress[0]", "allow", "*.example", "2", "0", "-"]
+        );
+        let since = ["0", "none", "since", "2026-11-30T11:00:00.000Z"];
+        assert!(lines[2].ends_with(&since) && lines[2].contains(&"(audit)"), "{text}");
+        assert_eq!(rule_table(&[]), "No policy is in force.\n");
     }
 
     #[test]
