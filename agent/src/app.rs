@@ -1,5 +1,6 @@
 //! The agent itself: settings and a source of objects in, something that runs out.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tracing::error;
 use crate::flow_watch;
 use crate::gate::{GateSettings, NodeGate};
 use crate::handles::AgentHandles;
-use crate::http::{HttpError, HttpServer};
+use crate::http::{HttpAudience, HttpError, HttpServer};
 use crate::ledger_file;
 use crate::local_api::{ApiServer, ServeError};
 use crate::local_authority::LocalAuthority;
@@ -82,7 +83,7 @@ pub struct Agent {
     progress: watch::Receiver<Progress>,
     source_failure: watch::Receiver<Option<String>>,
     tasks: JoinSet<()>,
-    _http: Option<HttpServer>,
+    _http: Vec<HttpServer>,
     _api: Option<ApiServer>,
     _claim: Option<RunDirClaim>,
 }
@@ -132,10 +133,16 @@ impl Agent {
             tasks.spawn(reporter.run(progress.clone()));
         }
         let view = Arc::new(View::new(handles.clone(), progress.clone(), health, others));
-        let http = match handles.settings.process.http.address() {
-            Some(address) => Some(HttpServer::start(address, view.clone(), metrics, kept)?),
-            None => None,
-        };
+        let mut http = Vec::new();
+        for (address, audience) in http_servers(&handles.settings) {
+            http.push(HttpServer::start(
+                address,
+                audience,
+                view.clone(),
+                Arc::clone(&metrics),
+                kept,
+            )?);
+        }
         let api = match &handles.settings.process.run_dir {
             Some(directory) => Some(ApiServer::start(directory, view, kept)?),
             None => None,
@@ -243,6 +250,17 @@ impl Agent {
             error!(%error, "the ledger's snapshot cannot be written");
         }
     }
+}
+
+/// Where is served what over HTTP. Pages have an address of their own where metrics are served to
+/// more than this node.
+fn http_servers(settings: &Settings) -> impl Iterator<Item = (SocketAddr, HttpAudience)> {
+    let http = settings.process.http;
+    let (machines, people) = (http.address(), settings.process.web.address(http));
+    let machines = machines.filter(|machines| Some(*machines) != people);
+    let machines = machines.map(|address| (address, HttpAudience::Machines));
+    let people = people.map(|address| (address, HttpAudience::MachinesAndPeople));
+    machines.into_iter().chain(people)
 }
 
 /// Makes the handles, with nothing in force yet.

@@ -1,4 +1,5 @@
-//! The page for machines: `/metrics`, `/healthz`, `/readyz` (`--http`).
+//! What is served over HTTP: to machines `/metrics`, `/healthz`, `/readyz` (`--http`), and to people
+//! the pages of `web_pages` (`--web`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tracing::error;
 
 use crate::inspect::Inspect;
 use crate::metrics::Metrics;
+use crate::web_pages;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
@@ -29,9 +31,18 @@ pub struct HttpServer {
     task: JoinHandle<()>,
 }
 
+/// To whom something is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpAudience {
+    /// Metrics and health.
+    Machines,
+    /// The pages, too.
+    MachinesAndPeople,
+}
+
 /// Why it cannot serve.
 #[derive(Debug, Error)]
-#[error("cannot serve metrics on {address}: {error}; choose another address with --http, or `--http off`")]
+#[error("cannot serve metrics or pages on {address}: {error}; choose another address with --http or --web, or `off`")]
 pub struct HttpError {
     /// The address that could not be bound.
     pub address: SocketAddr,
@@ -44,6 +55,7 @@ impl HttpServer {
     /// tokio runtime.
     pub fn start(
         address: SocketAddr,
+        audience: HttpAudience,
         inspect: Arc<dyn Inspect>,
         metrics: Arc<Metrics>,
         kept: Option<&dyn SocketStore>,
@@ -51,7 +63,11 @@ impl HttpServer {
         let failed = |error| HttpError { address, error };
         let listener = open(address, kept).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let router = router(Served { inspect, metrics });
+        let router = match audience {
+            HttpAudience::Machines => Router::new().route("/", get(index)),
+            HttpAudience::MachinesAndPeople => web_pages::router(Arc::clone(&inspect)),
+        };
+        let router = router.merge(for_machines(Served { inspect, metrics }));
         let task = tokio::spawn(async move {
             // Errors of single connections are retried inside.
             if let Err(error) = axum::serve(listener, router).await {
@@ -100,9 +116,8 @@ struct Served {
     metrics: Arc<Metrics>,
 }
 
-fn router(served: Served) -> Router {
+fn for_machines(served: Served) -> Router {
     Router::new()
-        .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -115,7 +130,7 @@ async fn index() -> String {
          /metrics  figures for Prometheus\n\
          /healthz  200 as long as the process answers\n\
          /readyz   200 when the ruleset is in the kernel and all DNS listeners are bound; else 503 and the reason\n\n\
-         Names, endpoints and policies: `namegate status` and `namegate names` on this node.\n",
+         Names, endpoints and policies: `namegate status` and `namegate names` on this node, or a page here with `--web`.\n",
         env!("CARGO_PKG_VERSION")
     )
 }
@@ -161,6 +176,7 @@ mod tests {
     fn start(fake: Fake) -> HttpServer {
         HttpServer::start(
             "127.0.0.1:0".parse().unwrap(),
+            HttpAudience::Machines,
             Arc::new(fake),
             Arc::new(Metrics::new()),
             None,
@@ -192,8 +208,14 @@ mod tests {
     #[tokio::test]
     async fn two_agents_can_serve_the_same_address() {
         let first = start(Fake::ready());
-        let second =
-            HttpServer::start(first.address(), Arc::new(Fake::ready()), Arc::new(Metrics::new()), None).unwrap();
+        let second = HttpServer::start(
+            first.address(),
+            HttpAudience::Machines,
+            Arc::new(Fake::ready()),
+            Arc::new(Metrics::new()),
+            None,
+        )
+        .unwrap();
         // Whichever of them the kernel picks.
         for _ in 0..16 {
             assert!(fetch(second.address(), "/healthz").await.starts_with("HTTP/1.1 200"));
@@ -203,7 +225,14 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_is_not_ours_is_an_error_that_says_what_to_do() {
         let address = "192.0.2.1:9464".parse().unwrap();
-        let error = HttpServer::start(address, Arc::new(Fake::ready()), Arc::new(Metrics::new()), None).unwrap_err();
+        let error = HttpServer::start(
+            address,
+            HttpAudience::Machines,
+            Arc::new(Fake::ready()),
+            Arc::new(Metrics::new()),
+            None,
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("--http"));
     }
 }

@@ -21,8 +21,8 @@
 //! - [`run_dir`]: that one agent at a time serves a run directory.
 //! - [`ledger_file`]: the ledger on disk; [`cleanup`]: what an agent leaves behind on purpose.
 //! - `rule_use`: which rules somebody has needed.
-//! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and
-//!   [`local_api`] serve it.
+//! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`],
+//!   [`local_api`] and `web_pages` serve it.
 
 pub mod address_owners;
 pub mod app;
@@ -53,3 +53,4 @@ mod rule_use;
 pub mod run_dir;
 pub mod suggestion;
 pub mod view;
+mod web_pages;

@@ -29,7 +29,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::error;
 
 use crate::event_rows::EventRequest;
-use crate::event_stream;
+use crate::event_stream::{self, StreamFormat};
 use crate::explain::{ExplainRequest, ExplainSource, ExplainTarget, announced, traffic};
 use crate::inspect::Inspect;
 use crate::suggestion::SuggestionRequest;
@@ -176,7 +176,7 @@ async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
 
 async fn events(State(inspect): State<Arc<dyn Inspect>>, Query(query): Query<EventQuery>) -> Response {
     match EventRequest::read(&query, clock::wall_now()) {
-        Ok(request) => event_stream::body(inspect, request).into_response(),
+        Ok(request) => event_stream::body(inspect, request, StreamFormat::Lines, None).into_response(),
         Err(why) => (StatusCode::BAD_REQUEST, why).into_response(),
     }
 }

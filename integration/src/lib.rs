@@ -5,6 +5,7 @@
 
 pub mod administrator;
 mod built;
+pub mod browser;
 pub mod cluster;
 pub mod cluster_role;
 pub mod container;

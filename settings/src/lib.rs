@@ -35,7 +35,7 @@ pub use file::FileError;
 pub use host::HostFacts;
 pub use layer::OptionLayer;
 pub use option_values::{
-    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName, choice,
+    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName, WebAddress, choice,
 };
 pub use options::{
     AgentOptions, ClusterOptions, DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR,

@@ -1,7 +1,7 @@
 //! The values of options that are more than a number or a text.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, ParseIntError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -32,6 +32,9 @@ pub enum InspectionMode {
     /// They are refused.
     Off,
 }
+
+/// The port of metrics and health, unless another is set.
+pub(crate) const DEFAULT_HTTP_PORT: u16 = 9464;
 
 /// Where metrics and health are served (`--http`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,56 @@ impl FromStr for HttpAddress {
                 .parse()
                 .map(Self::At)
                 .map_err(|_| "write an address with a port, as in 127.0.0.1:9464, or `off`".into()),
+        }
+    }
+}
+
+/// Where the page for people is served (`--web`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebAddress {
+    /// With metrics where these are served on a loopback address; otherwise at 127.0.0.1, on the
+    /// same port.
+    Loopback,
+    /// At this address.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl WebAddress {
+    /// The address, if it is served, beside metrics at `http`.
+    pub fn address(self, http: HttpAddress) -> Option<SocketAddr> {
+        match (self, http) {
+            (Self::Off, _) => None,
+            (Self::At(address), _) => Some(address),
+            (Self::Loopback, HttpAddress::At(http)) if http.ip().is_loopback() => Some(http),
+            (Self::Loopback, HttpAddress::At(http)) => Some((Ipv4Addr::LOCALHOST, http.port()).into()),
+            (Self::Loopback, HttpAddress::Off) => Some((Ipv4Addr::LOCALHOST, DEFAULT_HTTP_PORT).into()),
+        }
+    }
+}
+
+impl fmt::Display for WebAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback => f.write_str("on"),
+            Self::At(address) => address.fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for WebAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "on" => Ok(Self::Loopback),
+            _ => text
+                .parse()
+                .map(Self::At)
+                .map_err(|_| "write `on`, `off`, or an address with a port, as in 127.0.0.1:9465".into()),
         }
     }
 }

@@ -23,8 +23,9 @@ use policy::{DenyResponse, QuestionMode};
 use super::bounds::{duration_within, duration_within_day, within};
 use super::dns_address::DnsAddress;
 use super::option_values::{
-    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName, choice, cluster_domain,
-    cluster_name, cluster_path, own_directory, packet_mark, routing_table, table_name, taint_key,
+    ClusterPath, DEFAULT_HTTP_PORT, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName,
+    WebAddress, choice, cluster_domain, cluster_name, cluster_path, own_directory, packet_mark, routing_table,
+    table_name, taint_key,
 };
 use super::upstream::UpstreamAddress;
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Revocation, UnknownPods};
@@ -434,8 +435,19 @@ pub struct KernelOptions {
 #[command(next_help_heading = "Process")]
 pub struct ProcessOptions {
     /// Where /metrics, /healthz and /readyz are served, or `off`
-    #[arg(long, value_name = "IP:PORT", default_value_t = HttpAddress::At(SocketAddr::from(([127, 0, 0, 1], 9464))))]
+    #[arg(long, value_name = "IP:PORT", default_value_t = HttpAddress::At(SocketAddr::from(([127, 0, 0, 1], DEFAULT_HTTP_PORT))))]
     pub http: HttpAddress,
+    /// Show a page to browsers: `on`, with --http where that is a loopback address, otherwise at
+    /// 127.0.0.1 on the same port; or at this address
+    #[arg(
+        long,
+        value_name = "on|off|IP:PORT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "on",
+        default_value_t = WebAddress::Off,
+    )]
+    pub web: WebAddress,
     /// What must outlive the process
     //
     // `None` in `exec`, as is `run_dir`.

@@ -22,6 +22,7 @@ mod log;
 mod lookups;
 mod networks;
 mod observe;
+mod pages;
 mod peers;
 mod policies;
 mod quiet;

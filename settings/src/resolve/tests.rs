@@ -8,7 +8,7 @@ use dns_proxy::Rcode;
 use enforcer::FailMode;
 use policy::DenyResponse;
 
-use crate::{EncryptedDnsDiscovery, HttpAddress, NameMatching, OptionLayer, PrivateAddresses, UnknownPods};
+use crate::{EncryptedDnsDiscovery, HttpAddress, NameMatching, OptionLayer, PrivateAddresses, UnknownPods, WebAddress};
 
 use super::*;
 
@@ -128,6 +128,24 @@ fn http_has_an_address_or_is_off() {
             HttpAddress::At("127.0.0.1:9464".parse().unwrap())
         );
     }
+}
+
+#[test]
+fn the_page_is_shown_on_loopback_alone_unless_told_otherwise() {
+    for (given, address) in [
+        (&[][..], None),
+        (&["--web"], Some("127.0.0.1:9464")),
+        (&["--web", "--http=[::1]:80"], Some("[::1]:80")),
+        (&["--web=on", "--http=192.0.2.7:80"], Some("127.0.0.1:80")),
+        (&["--web", "--http=0.0.0.0:80"], Some("127.0.0.1:80")),
+        (&["--web", "--http=off"], Some("127.0.0.1:9464")),
+        (&["--web=192.0.2.7:80", "--http=off"], Some("192.0.2.7:80")),
+    ] {
+        let process = resolved(given).unwrap().process;
+        let expected = address.map(|address| address.parse().unwrap());
+        assert_eq!(process.web.address(process.http), expected, "{given:?}");
+    }
+    assert!("everywhere".parse::<WebAddress>().is_err());
 }
 
 /// Each default is told once, after the help's sentence and before clap's list of values.

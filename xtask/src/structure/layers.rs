@@ -22,7 +22,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("settings", &["enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "state-dir"]),
     ("doctor", &["settings", "enforcer", "policy", "api"]),
     ("planner", &["settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api"]),
-    ("agent", &["planner", "events", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "l7-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
+    ("web", &["api"]),
+    ("agent", &["planner", "events", "web", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "l7-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
     ("sandbox", &["agent", "planner", "events", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
     ("cli", &["sandbox", "agent", "planner", "events", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
 ];
