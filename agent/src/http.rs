@@ -1,5 +1,5 @@
-//! What is served over HTTP: to machines `/metrics`, `/healthz`, `/readyz` (`--http`), and to people
-//! the pages of `web_pages` (`--web`).
+//! What is served over HTTP: to machines `/metrics`, `/healthz`, `/readyz` (`--http`), and to
+//! people the pages of `web_pages` (`--web`).
 
 use std::io;
 use std::net::SocketAddr;

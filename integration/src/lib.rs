@@ -4,8 +4,8 @@
 //! installs what is missing.
 
 pub mod administrator;
-mod built;
 pub mod browser;
+mod built;
 pub mod cluster;
 pub mod cluster_role;
 pub mod container;

@@ -23,8 +23,8 @@ const LAST: usize = 20;
 /// and which policies decided
 ///
 /// Without -f, what the agent remembers: of each pod the last 1,024 events. Lookups and flows that
-/// are allowed are recorded only while somebody follows with -f. Where events were lost, a line says
-/// how many.
+/// are allowed are recorded only while somebody follows with -f. Where events were lost, a line
+/// says how many.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Lists may be separated by commas, or flags repeated; one of a list is enough, and all flags must match.
