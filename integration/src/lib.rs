@@ -12,6 +12,7 @@ pub mod container;
 pub mod control_plane;
 pub mod kube_proxy;
 pub mod node;
+pub mod suites;
 
 use std::fmt::Display;
 use std::io;
