@@ -43,7 +43,7 @@ pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
         let written = items(&spec, direction.as_str(), report);
         let rules = written
             .iter()
-            .flat_map(|node| rule::read(node, direction, tier, report))
+            .flat_map(|node| rule::read(node, direction, report))
             .collect();
         DirectionSpec { closes: false, rules }
     });

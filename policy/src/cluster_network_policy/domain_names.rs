@@ -4,7 +4,7 @@ use names::Pattern;
 
 use crate::diagnostic::quoted;
 use crate::diagnostic_report::DiagnosticReport;
-use crate::policy::{Action, Tier};
+use crate::policy::Action;
 use crate::shape::DocumentNode;
 
 /// `None` for one that is refused. Looking a name up is never hindered by these; they only open
@@ -38,24 +38,14 @@ pub(super) fn read(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
     pattern.ok()
 }
 
-/// Names stand in Accept rules of tier Admin only.
-pub(super) fn check_place(
-    names: &[(String, Option<Pattern>)],
-    action: Action,
-    tier: Option<Tier>,
-    report: &mut DiagnosticReport<'_>,
-) {
+/// Names stand in Accept rules only.
+pub(super) fn check_action(names: &[(String, Option<Pattern>)], action: Action, report: &mut DiagnosticReport<'_>) {
     let Some((path, _)) = names.first() else { return };
     let list = path.rsplit_once('[').map_or(path.as_str(), |(list, _)| list);
     if action != Action::Allow {
         report
             .error("domain-names", list, "names are for rules with the action Accept only")
             .suggest("accept the names that are meant, and deny `networks` in a rule after it");
-    }
-    if matches!(tier, Some(Tier::Baseline { .. })) {
-        report
-            .error("domain-names", list, "names are for tier Admin only")
-            .suggest("write a policy of tier Admin");
     }
 }
 

@@ -4,7 +4,7 @@ use crate::diagnostic::quoted;
 use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::Direction;
 use crate::peer_selector::PeerSelector;
-use crate::policy::{Action, PolicyRule, Tier};
+use crate::policy::{Action, PolicyRule};
 use crate::shape::DocumentNode;
 use crate::stand_in::deny_everything;
 
@@ -14,7 +14,6 @@ use super::{domain_names, peers, protocols};
 pub(super) fn read(
     rule: &DocumentNode<'_>,
     direction: Direction,
-    tier: Option<Tier>,
     report: &mut DiagnosticReport<'_>,
 ) -> Vec<PolicyRule> {
     if !rule.value.is_object() {
@@ -25,7 +24,7 @@ pub(super) fn read(
     let peers = peers::read(rule, direction, report);
     let ports = protocols::read(rule, report);
     if let Some(action) = action {
-        domain_names::check_place(&peers.names, action, tier, report);
+        domain_names::check_action(&peers.names, action, report);
     }
     if !ports.named.is_empty()
         && let Some(path) = &peers.without_named_ports

@@ -177,14 +177,6 @@ const CNP_ITEMS: u32 = 25;
 pub(super) const CLUSTER_NETWORK_POLICY: &[Constraint] = &[
     Constraint::new("", ConstraintKind::Required(&["spec"])),
     Constraint::new(".spec", ConstraintKind::Required(&["tier", "priority", "subject"])),
-    Constraint::new(
-        ".spec",
-        ConstraintKind::Rules(&[(
-            "self.tier != 'Baseline' || !has(self.egress) || \
-             self.egress.all(rule, !has(rule.to) || rule.to.all(peer, !has(peer.domainNames)))",
-            "`domainNames` are for tier Admin only",
-        )]),
-    ),
     Constraint::new("tier", ConstraintKind::OneOf(&["Admin", "Baseline"])),
     Constraint::new("priority", ConstraintKind::Between(0, 1_000)),
     Constraint::new("subject", ConstraintKind::Either(["namespaces", "pods"])),
