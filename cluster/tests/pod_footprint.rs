@@ -29,17 +29,16 @@ fn a_pod_of_the_api_server_takes_less_than_four_hundred_bytes() {
     let now = Instant::now();
     let mut cache = WatchCache::new(&WatchScope::Node("here".to_owned()), Vec::new(), true);
     for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
-        cache.handle(kind.resource, WatchEvent::Init, now);
+        cache.handle(kind.resource, WatchEvent::Init);
         for index in 0..PODS {
             if kind.resource == Resource::LocalPods {
                 cache.handle(
                     kind.resource,
                     WatchEvent::InitApply(wire(pod(index)).observe(ResourceKind::of(kind.resource))),
-                    now,
                 );
             }
         }
-        cache.handle(kind.resource, WatchEvent::InitDone, now);
+        cache.handle(kind.resource, WatchEvent::InitDone);
     }
     let cluster = indexed(cache.update(now).expect("everything was listed"));
     let bytes = (in_use() - before) / PODS;
@@ -63,12 +62,12 @@ fn a_pod_of_another_cluster_takes_as_little() {
             )),
             _ => Box::new(std::iter::empty()),
         };
-        cache.handle(kind.resource, WatchEvent::Init, now);
+        cache.handle(kind.resource, WatchEvent::Init);
         for object in list {
             let observed = wire(object).observe(kind);
-            cache.handle(kind.resource, WatchEvent::InitApply(observed), now);
+            cache.handle(kind.resource, WatchEvent::InitApply(observed));
         }
-        cache.handle(kind.resource, WatchEvent::InitDone, now);
+        cache.handle(kind.resource, WatchEvent::InitDone);
     }
     let update = cache.update(now).expect("everything was listed");
     assert_eq!(update.changes.len(), PODS + 1);
@@ -131,14 +130,14 @@ fn a_pod_is_read_with_few_allocations() {
     let mut cache = WatchCache::new(&WatchScope::Node("here".to_owned()), Vec::new(), true);
     let now = Instant::now();
     for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
-        cache.handle(kind.resource, WatchEvent::Init, now);
-        cache.handle(kind.resource, WatchEvent::InitDone, now);
+        cache.handle(kind.resource, WatchEvent::Init);
+        cache.handle(kind.resource, WatchEvent::InitDone);
     }
     cache.update(now).expect("everything was listed");
     let wire = wire(pod(7));
     let (update, allocations) = count(|| {
         let observed = wire.observe(ResourceKind::of(Resource::LocalPods));
-        cache.handle(Resource::LocalPods, WatchEvent::Apply(observed), now);
+        cache.handle(Resource::LocalPods, WatchEvent::Apply(observed));
         cache.update(now)
     });
     assert_eq!(update.expect("a pod is new").changes.len(), 1);

@@ -163,10 +163,10 @@ impl ObjectSource for KubernetesSource {
             self.health.awaits(cache.awaited().collect());
             tokio::select! {
                 Some((resource, event)) = events.recv() => {
-                    cache.handle(resource, event, Instant::now());
+                    cache.handle(resource, event);
                     // Whatever else has been said already: a burst becomes one update.
                     while let Ok((resource, event)) = events.try_recv() {
-                        cache.handle(resource, event, Instant::now());
+                        cache.handle(resource, event);
                     }
                 }
                 () = at(cache.deadline()) => {}
@@ -188,8 +188,9 @@ impl ObjectSource for KubernetesSource {
                 () = saving.proceed(&cache, &self.health) => {}
                 () = updates.closed() => return Ok(()),
             }
+            let update = cache.update(Instant::now());
             watches.follow_other_pods(cache.wants_other_pods())?;
-            if let Some(update) = cache.update(Instant::now()) {
+            if let Some(update) = update {
                 may_recall = None;
                 self.health.recalled(None);
                 findings.log(&update);

@@ -191,7 +191,7 @@ impl WatchCache {
     }
 
     /// Applies an event of a watch.
-    pub fn handle(&mut self, resource: Resource, event: WatchEvent, now: Instant) {
+    pub fn handle(&mut self, resource: Resource, event: WatchEvent) {
         // Events of a watch that was ended may still be in the queue.
         let Some(watched) = self.resources.get_mut(&resource) else {
             return;
@@ -204,8 +204,11 @@ impl WatchCache {
                 }
             }
             WatchEvent::InitDone => {
-                let listing = watched.listing.take().unwrap_or_default();
-                self.replace(resource, listing);
+                // The end of a list whose beginning went to a watch before this one is the end of
+                // no list.
+                if let Some(listing) = watched.listing.take() {
+                    self.replace(resource, listing);
+                }
             }
             WatchEvent::Apply(observed) => self.see(resource, observed),
             WatchEvent::Delete(namespace, name) => self.lose(resource, namespace, name),
@@ -217,7 +220,6 @@ impl WatchCache {
                 }
             }
         }
-        self.settle_other_pods(now);
     }
 
     /// Puts in force what an earlier process had in force, because the API server does not answer.
@@ -236,8 +238,11 @@ impl WatchCache {
         })
     }
 
-    /// The next update, if anything has changed and nothing is withheld.
+    /// The next update, if anything has changed and nothing is withheld. Whoever drives this lets
+    /// the watch of other nodes' pods begin or end after each call, as
+    /// [`wants_other_pods`](Self::wants_other_pods) says, and not before.
     pub fn update(&mut self, now: Instant) -> Option<Update> {
+        self.settle_other_pods(now);
         if !self.is_complete(now) {
             return None;
         }
@@ -363,7 +368,9 @@ impl WatchCache {
         policies.into_iter().any(|(_, watched)| !watched.objects.is_empty())
     }
 
-    /// Follows other nodes' pods, or forgets them.
+    /// Follows other nodes' pods, or forgets them. Only here, and not with each event: where one
+    /// policy goes and another comes at once the watch goes on, and would never list again what was
+    /// forgotten between the two.
     fn settle_other_pods(&mut self, now: Instant) {
         let known = self.resources.get(&Resource::OtherPods).map(|watched| watched.is_known);
         match (self.wants_other_pods(), known) {

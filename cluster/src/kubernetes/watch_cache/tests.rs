@@ -41,6 +41,8 @@ impl WatchCacheTest {
     }
 
     fn list(&mut self, resource: Resource, objects: &[Value]) {
+        // Its watch begins after an update.
+        self.cache.settle_other_pods(self.now);
         self.handle(resource, WatchEvent::Init);
         for object in objects {
             self.handle(resource, WatchEvent::InitApply(observed(resource, object)));
@@ -49,7 +51,7 @@ impl WatchCacheTest {
     }
 
     fn handle(&mut self, resource: Resource, event: WatchEvent) {
-        self.cache.handle(resource, event, self.now);
+        self.cache.handle(resource, event);
     }
 
     fn change(&mut self, resource: Resource, object: &Value) {
@@ -265,6 +267,32 @@ fn pods_of_other_nodes_are_followed_while_a_policy_speaks_of_pods() {
     test.gone(POLICIES, "shop", "pods");
     assert!(!test.cache.wants_other_pods());
     assert_eq!(test.changes(), ["-Pod shop/db", "-CiliumNetworkPolicy shop/pods"]);
+}
+
+/// The watch of them goes on: a list that is waited for anew would never come.
+#[test]
+fn pods_that_are_followed_stay_known_where_another_policy_comes_at_once_for_the_last_one() {
+    let mut test = WatchCacheTest::complete(&[(POLICIES, policy("pods", by_pod()))]);
+    test.list(Resource::OtherPods, &[pod("db", "10.0.1.1")]);
+    test.update();
+    test.gone(POLICIES, "shop", "pods");
+    test.change(
+        POLICIES,
+        &policy("pods", json!([{"toEndpoints": [{"matchLabels": {"app": "other"}}]}])),
+    );
+    assert_eq!(test.changes(), ["+Policy shop/pods"]);
+    assert_eq!(test.cache.deadline(), None);
+    test.change(Resource::OtherPods, &pod("db", "10.0.1.2"));
+    assert_eq!(test.changes(), ["+Pod db"]);
+}
+
+/// What a watch that was ended had still to say is no list.
+#[test]
+fn the_end_of_a_list_that_never_began_takes_nothing_away() {
+    let mut test = WatchCacheTest::complete(&[(POLICIES, policy("p", by_name()))]);
+    test.update();
+    test.handle(POLICIES, WatchEvent::InitDone);
+    assert_eq!(test.update(), None);
 }
 
 #[test]
