@@ -25,8 +25,9 @@ use crate::gate::{GateSettings, NodeGate};
 use crate::handles::AgentHandles;
 use crate::http::{HttpAudience, HttpError, HttpServer};
 use crate::ledger_file;
-use crate::local_api::{ApiServer, ServeError};
+use crate::local_api::ApiServer;
 use crate::local_authority::LocalAuthority;
+use crate::local_socket::ServeError;
 use crate::metrics::Metrics;
 use crate::reconcile::Reconciler;
 use crate::records::{self, Recorder};
@@ -57,24 +58,6 @@ pub enum StartError {
     /// The local API.
     #[error(transparent)]
     Api(#[from] ServeError),
-}
-
-/// What an agent shares with who starts it.
-#[derive(Debug)]
-pub struct AgentEquipment {
-    /// What happens is recorded here.
-    pub events: Arc<EventLog>,
-    /// With whose certificates TLS ends here, where rules want that.
-    pub authority: Option<Arc<LocalAuthority>>,
-}
-
-impl Default for AgentEquipment {
-    fn default() -> Self {
-        Self {
-            events: Arc::new(EventLog::new(RingLimits::default())),
-            authority: None,
-        }
-    }
 }
 
 /// A running agent. Dropping it stops it as a crash would; [`stop`](Agent::stop) ends it cleanly.
@@ -143,8 +126,9 @@ impl Agent {
                 kept,
             )?);
         }
+        let group = handles.settings.process.socket_group.as_ref();
         let api = match &handles.settings.process.run_dir {
-            Some(directory) => Some(ApiServer::start(directory, view, kept)?),
+            Some(directory) => Some(ApiServer::start(directory, group, view, kept)?),
             None => None,
         };
 
@@ -226,6 +210,12 @@ impl Agent {
         }
     }
 
+    /// Ends it as a crash would, for an agent that is started again at once: lookups wait for that
+    /// one, and none passes unobserved. The ledger is saved.
+    pub fn leave(self) {
+        self.save_ledger();
+    }
+
     /// Ends it: lookups fall through at once in fail-mode open, those in flight are answered,
     /// enforcement stays in the kernel, and the ledger is saved.
     pub async fn stop(mut self) {
@@ -244,6 +234,10 @@ impl Agent {
         // Whoever waits longer asks again, and then no longer us.
         let _ = tokio::time::timeout(DRAIN, drained).await;
         self.handles.enforcer.shut_down().await;
+        self.save_ledger();
+    }
+
+    fn save_ledger(&self) {
         if let Some(directory) = &self.handles.settings.state_dir
             && let Err(error) = ledger_file::save(directory, &self.handles.ledger)
         {

@@ -41,6 +41,7 @@ pub mod ledger_file;
 mod live_flows;
 pub mod local_api;
 pub mod local_authority;
+pub mod local_socket;
 pub mod log_throttle;
 mod masked_peers;
 pub mod metrics;

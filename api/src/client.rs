@@ -58,7 +58,7 @@ pub enum ClientError {
         stale: bool,
     },
     /// This user may not open the socket.
-    #[error("only root may ask the agent (no permission for {}); run this as root", socket.display())]
+    #[error("only root may ask the agent (no permission for {}); run this as root, or start the agent with --socket-group", socket.display())]
     NoPermission {
         /// The agent's socket.
         socket: PathBuf,

@@ -4,17 +4,25 @@
 
 mod commands;
 mod log;
+mod terminal;
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use api::error_chain;
-use clap::{ArgAction, Parser, Subcommand};
-use settings::RejectedOption;
+use clap::{ArgAction, Command, CommandFactory, Parser, Subcommand};
+use settings::{LogFormat, RejectedOption};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, observe, status, suggest};
+use crate::commands::{
+    agent, check, cleanup, completion, crds, doctor, drops, explain, man, names, observe, prepared_agent, status,
+    suggest,
+};
+use crate::terminal::{ColorChoice, TerminalStyle};
+
+/// The version, with the commit that it is built from.
+pub(crate) const VERSION: &str = env!("NAMEGATE_VERSION");
 
 /// The result of a verb that could do its work. A verb that could not returns an error: exit code
 /// 2, as for wrong usage.
@@ -35,11 +43,14 @@ pub type Result = std::result::Result<VerbOutcome, Box<dyn Error>>;
 /// opens in the kernel exactly the addresses that allowed names resolve to, before the answer is
 /// released.
 #[derive(Debug, Parser)]
-#[command(name = "namegate", version, max_term_width = 110, after_help = AFTER_HELP)]
+#[command(name = "namegate", version = VERSION, max_term_width = 110, after_help = AFTER_HELP)]
 struct Cli {
     /// Say more in the log: -v what is done, -vv everything (RUST_LOG wins)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+    /// Colour what is refused
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -51,7 +62,7 @@ Exit codes: 0 it went well; 1 the answer is no (a check failed, the agent is not
 #[derive(Debug, Subcommand)]
 enum Verb {
     // Boxed because it is by far the largest.
-    Agent(Box<agent::Args>),
+    Agent(Box<prepared_agent::Args>),
     Check(check::Args),
     Explain(explain::Args),
     Names(names::Args),
@@ -62,6 +73,8 @@ enum Verb {
     Cleanup(cleanup::Args),
     Doctor(doctor::Args),
     Crds(crds::Args),
+    Completion(completion::Args),
+    Man(man::Args),
     #[command(after_help = "\
 Example:
   sudo namegate exec --allow registry.example --allow '*.cdn.example' -- make fetch")]
@@ -74,7 +87,7 @@ Example:
 /// Parses the command line and runs the verb.
 pub fn run() -> ExitCode {
     // clap exits by itself: 0 for --help and --version, 2 for wrong usage.
-    let Cli { verbose, verb } = match Cli::try_parse() {
+    let Cli { verbose, color, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => match RejectedOption::of(&error) {
             // As it is told of the config file.
@@ -82,19 +95,22 @@ pub fn run() -> ExitCode {
             None => error.exit(),
         },
     };
-    log_to_stderr(&verb, verbose);
+    log_to_stderr(&verb, verbose, color);
+    let style = TerminalStyle::of_stdout(color);
     let result = match verb {
         Verb::Agent(args) => agent::run(*args),
-        Verb::Check(args) => check::run(&args),
-        Verb::Explain(args) => explain::run(&args),
-        Verb::Names(args) => names::run(&args),
-        Verb::Observe(args) => observe::run(&args),
-        Verb::Drops(args) => drops::run(&args),
+        Verb::Check(args) => check::run(&args, style),
+        Verb::Explain(args) => explain::run(&args, style),
+        Verb::Names(args) => names::run(&args, style),
+        Verb::Observe(args) => observe::run(&args, style),
+        Verb::Drops(args) => drops::run(&args, style),
         Verb::Suggest(args) => suggest::run(&args),
-        Verb::Status(args) => status::run(&args),
+        Verb::Status(args) => status::run(&args, style),
         Verb::Cleanup(args) => cleanup::run(&args),
-        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Doctor(args) => doctor::run(&args, style),
         Verb::Crds(args) => crds::run(&args),
+        Verb::Completion(args) => completion::run(&args),
+        Verb::Man(args) => man::run(&args),
         // The exit code is the command's.
         Verb::Exec(args) => return sandbox::run(args),
         Verb::ExecGuard => return sandbox::guard(),
@@ -134,19 +150,27 @@ fn print_some(text: &str) -> io::Result<Reader> {
     }
 }
 
-fn log_to_stderr(verb: &Verb, verbose: u8) {
-    log::start(match (verb, verbose) {
+/// The command line as clap knows it.
+fn command() -> Command {
+    Cli::command()
+}
+
+fn log_to_stderr(verb: &Verb, verbose: u8, color: ColorChoice) {
+    let level = match (verb, verbose) {
         (Verb::Agent(_), 0) => LevelFilter::INFO,
         (_, 0) => LevelFilter::WARN,
         (_, 1) => LevelFilter::DEBUG,
         (_, _) => LevelFilter::TRACE,
-    });
+    };
+    let format = match verb {
+        Verb::Agent(args) => args.log_format(),
+        _ => LogFormat::Text,
+    };
+    log::start(level, format, color.is_coloured(io::stderr().is_terminal()));
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -1,18 +1,18 @@
-//! The log on stderr: its level, its colours, and the limit on equal lines.
+//! The log on stderr: its level, its form, and the limit on equal lines.
 
 mod repeat_limiter;
 
-use std::env;
-use std::ffi::OsStr;
 use std::fmt::{self, Write};
-use std::io::{self, IsTerminal};
+use std::io;
 
 use parking_lot::Mutex;
+use serde_json::json;
+use settings::LogFormat;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -20,7 +20,7 @@ use tracing_subscriber::registry::LookupSpan;
 use repeat_limiter::{RepeatLimiter, SuppressedLine};
 
 /// Writes events of `level` and above to stderr from now on. `RUST_LOG` takes precedence.
-pub(crate) fn start(level: LevelFilter) {
+pub(crate) fn start(level: LevelFilter, format: LogFormat, coloured: bool) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
@@ -29,33 +29,68 @@ pub(crate) fn start(level: LevelFilter) {
         Ok(quiet) => filter.add_directive(quiet),
         Err(_) => filter,
     };
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(is_coloured(
-            io::stderr().is_terminal(),
-            env::var_os("NO_COLOR").as_deref(),
-        ))
-        .event_format(LimitedFormat::default())
-        .init();
+        .with_ansi(coloured);
+    match format {
+        LogFormat::Text => log.event_format(LimitedFormat::<Format>::default()).init(),
+        LogFormat::Json => log
+            .with_ansi(false)
+            .fmt_fields(JsonFields::new())
+            .event_format(LimitedFormat::json())
+            .init(),
+    }
 }
 
-/// `NO_COLOR` switches colours off unless it is empty (<https://no-color.org>).
-fn is_coloured(terminal: bool, no_color: Option<&OsStr>) -> bool {
-    terminal && no_color.is_none_or(OsStr::is_empty)
-}
-
-/// The default format, without warnings and errors that repeat too often.
+/// A format, without warnings and errors that repeat too often.
 #[derive(Default)]
-struct LimitedFormat {
-    format: Format,
+struct LimitedFormat<F> {
+    format: F,
     limiter: Mutex<RepeatLimiter>,
 }
 
-impl<S, N> FormatEvent<S, N> for LimitedFormat
+impl LimitedFormat<Format<Json>> {
+    /// An object a line: `timestamp`, `level`, `message`, `target`, and the event's own fields.
+    fn json() -> Self {
+        Self {
+            format: Format::default().json().flatten_event(true).with_current_span(false),
+            limiter: Mutex::default(),
+        }
+    }
+}
+
+/// How a line that says what was left out is written.
+trait SummaryFormat {
+    fn write_summary(&self, writer: &mut Writer<'_>, text: &str) -> fmt::Result;
+}
+
+impl SummaryFormat for Format {
+    fn write_summary(&self, writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+        SystemTime.format_time(writer)?;
+        writeln!(writer, " {text}")
+    }
+}
+
+impl SummaryFormat for Format<Json> {
+    fn write_summary(&self, writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+        let mut timestamp = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
+        let line = json!({
+            "timestamp": timestamp,
+            "level": Level::WARN.as_str(),
+            "message": text.trim_start(),
+            "target": module_path!(),
+        });
+        writeln!(writer, "{line}")
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for LimitedFormat<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N> + SummaryFormat,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
@@ -71,9 +106,9 @@ where
             (expired, passes)
         };
         for SuppressedLine { line, times, over } in expired {
-            SystemTime.format_time(&mut writer)?;
             let seconds = over.as_secs();
-            writeln!(writer, " {line} (said {times} times more within {seconds} s)")?;
+            let text = format!("{line} (said {times} times more within {seconds} s)");
+            self.format.write_summary(&mut writer, &text)?;
         }
         match passes {
             true => self.format.format_event(context, writer, event),
@@ -101,13 +136,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn colours_are_for_terminals_whose_user_does_not_mind() {
-        assert!(is_coloured(true, None) && is_coloured(true, Some("".as_ref())));
-        assert!(!is_coloured(true, Some("1".as_ref())));
-        assert!(!is_coloured(false, None));
-    }
-
     #[derive(Clone, Default)]
     struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
@@ -128,7 +156,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(move || to.clone())
-            .event_format(LimitedFormat::default())
+            .event_format(LimitedFormat::<Format>::default())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..64 {
@@ -141,5 +169,31 @@ mod tests {
         let count = |part: &str| text.matches(part).count();
         assert_eq!(count("it failed"), repeat_limiter::OFTEN as usize, "{text}");
         assert_eq!((count("no warning"), count("each is another")), (64, 64));
+    }
+
+    #[test]
+    fn a_line_of_json_is_an_object_with_the_fields_beside_the_message() {
+        let written = LogBuffer::default();
+        let to = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || to.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(LimitedFormat::json())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(socket = "a", "it \"failed\""));
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&line["message"], &line["socket"]),
+            (&json!("it \"failed\""), &json!("a"))
+        );
+        assert_eq!(line["level"], "WARN");
+        let mut summary = String::new();
+        let format = LimitedFormat::json().format;
+        format
+            .write_summary(&mut Writer::new(&mut summary), " WARN x: \"again\"")
+            .unwrap();
+        let line: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        assert_eq!(line["message"], "WARN x: \"again\"");
     }
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use agent::inspect::{Figures, OtherClusterGauges};
 use agent::metrics::Metrics;
+use clap::Args as _;
 use cluster::kubernetes::health::SourceFigures;
 use promql_parser::parser::Expr;
 use serde_json::Value;
@@ -75,6 +76,67 @@ fn the_systemd_unit_starts_what_this_binary_knows_and_lets_the_supervisor_do_its
     assert!(words.any(|word| word == "--supervise"));
     // Otherwise the agent is told to end twice, or not started again when the kernel kills it.
     assert_eq!((value("KillMode"), value("OOMPolicy")), ("mixed", "continue"));
+}
+
+#[test]
+fn the_systemd_unit_is_sound_and_confines_the_agent() {
+    let unit = manifests().join("systemd/namegate.service");
+    let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&unit).output();
+    let Ok(security) = analyze(&["security", "--offline=yes", "--threshold=30", "--no-pager"]) else {
+        // Without systemd there is nobody to say so.
+        return;
+    };
+    let text = String::from_utf8_lossy(&security.stdout);
+    assert!(security.status.success(), "an exposure of 3.0 at the most: {text}");
+}
+
+#[test]
+fn the_schema_of_the_chart_knows_the_values_that_there_are_and_the_options_of_the_agent() {
+    let read = |file: &str| fs::read_to_string(manifests().join("chart").join(file)).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    described(&schema, &values, "");
+
+    let options = settings::AgentOptions::augment_args(clap::Command::new("agent"));
+    let mut names: Vec<&str> = options.get_arguments().filter_map(clap::Arg::get_long).collect();
+    names.push("clusters");
+    names.sort_unstable();
+    let known = &schema["properties"]["config"]["propertyNames"]["enum"];
+    assert_eq!(
+        serde_json::to_string(known).unwrap(),
+        serde_json::to_string(&names).unwrap(),
+        "propertyNames of `config` are the options, in their order"
+    );
+}
+
+/// Every value has a schema of its type, and every schema but `global` a value. Objects without
+/// properties are Kubernetes' own, or free.
+fn described(schema: &Value, value: &Value, path: &str) {
+    let kind = match value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::Bool(_) => "boolean",
+        _ => "string",
+    };
+    let says = schema["type"] == kind || schema["enum"].as_array().is_some_and(|words| words.contains(value));
+    assert!(says, "{path}: a value of type {kind}, and the schema {schema}");
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
+    assert_eq!(
+        schema["additionalProperties"], false,
+        "{path}: a misspelt value is refused"
+    );
+    let value = value.as_object().unwrap();
+    for name in value.keys() {
+        assert!(properties.contains_key(name), "{path}.{name} is not in the schema");
+    }
+    for (name, schema) in properties.iter().filter(|(name, _)| *name != "global") {
+        let value = value
+            .get(name)
+            .unwrap_or_else(|| panic!("{path}.{name} is not in values.yaml"));
+        described(schema, value, &format!("{path}.{name}"));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
@@ -77,9 +78,12 @@ impl FromArgMatches for OptionLayer {
         let said = command.get_arguments().filter_map(|arg| {
             let id = arg.get_id().as_str();
             let values = matches.get_raw(id)?.map(ToOwned::to_owned).collect();
-            (matches.value_source(id) == Some(ValueSource::CommandLine))
-                .then(|| Some((arg.get_long()?.to_owned(), values)))
-                .flatten()
+            matches!(
+                matches.value_source(id),
+                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+            )
+            .then(|| Some((arg.get_long()?.to_owned(), values)))
+            .flatten()
         });
         Ok(said.collect())
     }
@@ -99,13 +103,17 @@ impl Default for AgentOptions {
     }
 }
 
-/// The options alone, as a command without a name.
+/// The options alone, as a command without a name. It reads no environment: what stands there is
+/// part of the command line's layer, and means nothing to `namegate exec`.
 fn command() -> Command {
-    AgentOptions::augment_args(Command::new("options").no_binary_name(true).disable_help_flag(true))
+    let command = Command::new("options").no_binary_name(true).disable_help_flag(true);
+    AgentOptions::augment_args(command).mut_args(|option| option.env(Resettable::Reset))
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::value_parser;
+
     use super::*;
 
     fn layer(line: &[&str]) -> OptionLayer {
@@ -126,6 +134,34 @@ mod tests {
         assert_eq!(both.objects.node.as_deref(), Some("n"));
         assert_eq!(both.resolvers.upstream, ["192.0.2.1".parse().unwrap()]);
         assert!(both.process.take_over);
+    }
+
+    #[test]
+    fn the_environment_is_said_as_on_the_command_line_and_is_no_default() {
+        let with = AgentOptions::augment_args(Command::new("agent").no_binary_name(true))
+            // The environment of a test is shared: a variable that is always there stands for ours.
+            .mut_arg("table", |option| {
+                option.env("CARGO_PKG_NAME").value_parser(value_parser!(String))
+            });
+        let said = OptionLayer::from_arg_matches(&with.try_get_matches_from([""; 0]).unwrap()).unwrap();
+        let table = said.0.get("table").cloned().unwrap_or_default();
+        assert_eq!(table, [env!("CARGO_PKG_NAME")]);
+        for option in command().get_arguments() {
+            assert_eq!(option.get_env(), None, "{option}");
+        }
+        let offered: Vec<_> = AgentOptions::augment_args(Command::new("agent"))
+            .get_arguments()
+            .filter_map(|option| option.get_env().map(|name| name.to_string_lossy().into_owned()))
+            .collect();
+        assert_eq!(
+            offered,
+            [
+                "NAMEGATE_NODE",
+                "NAMEGATE_TABLE",
+                "NAMEGATE_STATE_DIR",
+                "NAMEGATE_RUN_DIR"
+            ]
+        );
     }
 
     #[test]

@@ -35,11 +35,13 @@ pub use file::FileError;
 pub use host::HostFacts;
 pub use layer::OptionLayer;
 pub use option_values::{
-    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName, WebAddress, choice,
+    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, LogFormat, RecordsGroup, ServiceName, SocketGroup,
+    WebAddress, choice,
 };
 pub use options::{
     AgentOptions, ClusterOptions, DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR,
     DEFAULT_STATE_DIR, DEFAULT_TABLE, InspectionOptions, KernelOptions, LeaseOptions, LookupOptions, ProcessOptions,
+    RUN_DIR_VARIABLE, STATE_DIR_VARIABLE, TABLE_VARIABLE,
 };
 pub use rejected::RejectedOption;
 pub use upstream::{NotAnUpstream, UpstreamAddress};

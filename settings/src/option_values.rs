@@ -170,6 +170,47 @@ impl FromStr for RecordsGroup {
     }
 }
 
+/// How the log is written (`--log-format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line, for programs.
+    Json,
+}
+
+/// Who may open the local socket besides root (`--socket-group`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketGroup {
+    /// The group with this number.
+    Number(u32),
+    /// The group with this name on this host.
+    Name(String),
+}
+
+impl fmt::Display for SocketGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl FromStr for SocketGroup {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            // The number that chown(2) takes for "leave it".
+            Ok(u32::MAX) => Err(format!("{text} is no group")),
+            Ok(number) => Ok(Self::Number(number)),
+            Err(_) if text.is_empty() => Err("write the name or the number of a group, as in adm".into()),
+            Err(_) => Ok(Self::Name(text.to_owned())),
+        }
+    }
+}
+
 /// A parser of packet marks, decimal or `0x` and hexadecimal.
 pub(super) fn packet_mark() -> impl TypedValueParser<Value = NonZeroU32> {
     let parser = |text: &str| -> Result<u32, ParseIntError> {

@@ -23,9 +23,9 @@ use policy::{DenyResponse, QuestionMode};
 use super::bounds::{duration_within, duration_within_day, within};
 use super::dns_address::DnsAddress;
 use super::option_values::{
-    ClusterPath, DEFAULT_HTTP_PORT, HttpAddress, InspectionMode, InterceptionMode, RecordsGroup, ServiceName,
-    WebAddress, choice, cluster_domain, cluster_name, cluster_path, own_directory, packet_mark, routing_table,
-    table_name, taint_key,
+    ClusterPath, DEFAULT_HTTP_PORT, HttpAddress, InspectionMode, InterceptionMode, LogFormat, RecordsGroup,
+    ServiceName, SocketGroup, WebAddress, choice, cluster_domain, cluster_name, cluster_path, own_directory,
+    packet_mark, routing_table, table_name, taint_key,
 };
 use super::upstream::UpstreamAddress;
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Revocation, UnknownPods};
@@ -36,6 +36,12 @@ pub const DEFAULT_TABLE: &str = "namegate";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/namegate";
 /// The run directory (`--run-dir`).
 pub const DEFAULT_RUN_DIR: &str = "/run/namegate";
+/// The environment variable that stands for `--table`.
+pub const TABLE_VARIABLE: &str = "NAMEGATE_TABLE";
+/// The environment variable that stands for `--state-dir`.
+pub const STATE_DIR_VARIABLE: &str = "NAMEGATE_STATE_DIR";
+/// The environment variable that stands for `--run-dir`.
+pub const RUN_DIR_VARIABLE: &str = "NAMEGATE_RUN_DIR";
 /// The name of the cluster (`--cluster-name`), which Cilium gives to one that has none.
 pub const DEFAULT_CLUSTER_NAME: &str = "default";
 /// The DNS domain of the cluster (`--cluster-domain`).
@@ -89,7 +95,7 @@ pub struct ObjectOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Name of this node; a Pod whose spec.nodeName is another is not local [default: the host's
     /// name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "NAMEGATE_NODE", hide_env_values = true)]
     pub node: Option<String>,
 }
 
@@ -369,7 +375,14 @@ pub struct InspectionOptions {
 #[command(next_help_heading = "Kernel")]
 pub struct KernelOptions {
     /// The nftables table, in family inet
-    #[arg(long, value_name = "NAME", value_parser = table_name, default_value = DEFAULT_TABLE)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = table_name,
+        env = TABLE_VARIABLE,
+        hide_env_values = true,
+        default_value = DEFAULT_TABLE,
+    )]
     pub table: String,
     /// What a refused packet gets: a reset or ICMP error, or nothing
     #[arg(
@@ -451,11 +464,37 @@ pub struct ProcessOptions {
     /// What must outlive the process
     //
     // `None` in `exec`, as is `run_dir`.
-    #[arg(long, value_name = "DIR", value_parser = own_directory(), default_value = DEFAULT_STATE_DIR)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = own_directory(),
+        env = STATE_DIR_VARIABLE,
+        hide_env_values = true,
+        default_value = DEFAULT_STATE_DIR,
+    )]
     pub state_dir: Option<PathBuf>,
     /// Where the socket lies that `namegate status` and `namegate names` ask
-    #[arg(long, value_name = "DIR", value_parser = own_directory(), default_value = DEFAULT_RUN_DIR)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = own_directory(),
+        env = RUN_DIR_VARIABLE,
+        hide_env_values = true,
+        default_value = DEFAULT_RUN_DIR,
+    )]
     pub run_dir: Option<PathBuf>,
+    /// Group, by name or number, that may open that socket besides root: it shows which names and
+    /// addresses workloads reach, and changes nothing [default: none]
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<SocketGroup>,
+    /// How the log is written; `json`: an object a line
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = choice([("text", LogFormat::Text), ("json", LogFormat::Json)]),
+        default_value = "text",
+    )]
+    pub log_format: LogFormat,
     /// Replace the agent that serves --run-dir, if there is one; whoever started that one ends it
     #[arg(
         long,

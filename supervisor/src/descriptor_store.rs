@@ -27,7 +27,7 @@ impl DescriptorStore {
             }
             SupervisorMessage::Keep(..) => return false,
             SupervisorMessage::Forget(name) => drop(self.by_name.remove(&name)),
-            SupervisorMessage::Ready => {}
+            SupervisorMessage::Ready | SupervisorMessage::Reloading => {}
         }
         true
     }

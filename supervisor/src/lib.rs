@@ -5,7 +5,9 @@
 //!
 //! - holds a duplicate of every socket that the worker listens on;
 //! - starts a new worker when one dies, and hands the sockets to it;
+//! - starts a new worker when one ends because its configuration has changed;
 //! - forwards signals to the worker;
+//! - tells the service manager when a worker is ready;
 //! - reaps processes that have lost their parent.
 //!
 //! Lookups that arrive while no worker runs wait in the queues of the sockets, and the next worker
@@ -13,8 +15,8 @@
 //! memory.
 //!
 //! The two talk over a socket pair, which is the worker's standard input. The messages are those of
-//! sd_notify(3): `FDSTORE=1`, `FDSTOREREMOVE=1`, `FDNAME=…`, `READY=1` ([`message`]). The
-//! supervisor hands descriptors over in the same form.
+//! sd_notify(3): `FDSTORE=1`, `FDSTOREREMOVE=1`, `FDNAME=…`, `READY=1`, `RELOADING=1`
+//! ([`message`]). The supervisor hands descriptors over in the same form.
 //!
 //! When the supervisor dies, the worker sees the end of the socket pair and shuts down. Otherwise a
 //! service manager that restarts the supervisor would start a second agent beside the first.
@@ -26,6 +28,7 @@ mod run;
 mod signals;
 mod worker;
 
+pub mod service_manager;
 pub mod trim_memory;
 
 pub use run::{SuperviseError, supervise};

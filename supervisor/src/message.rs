@@ -22,6 +22,8 @@ pub(crate) enum SupervisorMessage {
     Forget(String),
     /// The worker answers lookups.
     Ready,
+    /// The worker ends, and wants another one in its place: its configuration has changed.
+    Reloading,
 }
 
 /// Asks the supervisor to keep a duplicate of a descriptor ([`SupervisorMessage::Keep`]).
@@ -37,6 +39,12 @@ pub(crate) fn forget(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 /// Tells the supervisor that the agent is ready ([`SupervisorMessage::Ready`]).
 pub(crate) fn ready(socket: BorrowedFd<'_>) -> io::Result<()> {
     send(socket, "READY=1", &[])
+}
+
+/// Tells the supervisor that the worker ends to be started again
+/// ([`SupervisorMessage::Reloading`]).
+pub(crate) fn reloading(socket: BorrowedFd<'_>) -> io::Result<()> {
+    send(socket, "RELOADING=1", &[])
 }
 
 fn send(socket: BorrowedFd<'_>, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -94,6 +102,7 @@ fn read(text: &str, descriptor: Option<OwnedFd>) -> Option<SupervisorMessage> {
         Some(descriptor) if says("FDSTORE") => Some(SupervisorMessage::Keep(value("FDNAME")?, descriptor)),
         Some(_) => None,
         None if says("FDSTOREREMOVE") => value("FDNAME").map(SupervisorMessage::Forget),
+        None if says("RELOADING") => Some(SupervisorMessage::Reloading),
         None => says("READY").then_some(SupervisorMessage::Ready),
     }
 }

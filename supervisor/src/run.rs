@@ -14,12 +14,10 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use thiserror::Error;
 use tracing::{debug, error, info, warn};
 
-use crate::trim_memory;
-
 use crate::descriptor_store::DescriptorStore;
 use crate::message::{self, SupervisorMessage};
 use crate::restart_backoff::RestartBackoff;
-use crate::{ENVIRONMENT, signals};
+use crate::{ENVIRONMENT, service_manager, signals, trim_memory};
 
 /// Why the supervisor ends with an error.
 #[derive(Debug, Error)]
@@ -55,6 +53,10 @@ pub fn supervise() -> Result<(), SuperviseError> {
         let ready_for = worker.ready_since.map(|since| since.elapsed());
         was_ever_ready |= ready_for.is_some();
         match (status.exit_status(), supervisor.is_stopping) {
+            (Some(0), false) if worker.is_reloading => {
+                info!("the worker is started again with what its configuration says now");
+                continue;
+            }
             (Some(0), _) => return Ok(()),
             (_, true) => return Err(SuperviseError::End(describe(status))),
             (Some(_), false) if !was_ever_ready => return Err(SuperviseError::Start(describe(status))),
@@ -104,6 +106,8 @@ struct WorkerProcess {
     /// How many descriptors of the store were handed over, in the store's order.
     handed_over: usize,
     ready_since: Option<Instant>,
+    /// It has said that it ends to be started again.
+    is_reloading: bool,
 }
 
 impl WorkerProcess {
@@ -116,6 +120,8 @@ impl WorkerProcess {
             .arg0(env::args_os().next().unwrap_or_else(|| "namegate".into()))
             .args(env::args_os().skip(1))
             .env(ENVIRONMENT, format!("{descriptors}:{deaths}"))
+            // The service manager listens to its main process alone.
+            .env_remove(service_manager::ENVIRONMENT)
             // The supervisor forwards signals. In one process group the worker would also get those
             // of the terminal, twice.
             .process_group(0)
@@ -127,6 +133,7 @@ impl WorkerProcess {
             socket_is_open: true,
             handed_over: 0,
             ready_since: None,
+            is_reloading: false,
         })
     }
 
@@ -146,7 +153,11 @@ impl WorkerProcess {
     fn receive(&mut self, store: &mut DescriptorStore) {
         while self.socket_is_open {
             match message::receive(&self.socket) {
-                Ok(Some(SupervisorMessage::Ready)) => self.ready_since = Some(Instant::now()),
+                Ok(Some(SupervisorMessage::Ready)) => {
+                    self.ready_since = Some(Instant::now());
+                    service_manager::ready();
+                }
+                Ok(Some(SupervisorMessage::Reloading)) => self.is_reloading = true,
                 Ok(Some(message)) => {
                     if !store.apply(message) {
                         warn!("no more sockets can be kept; some will not outlive a crash");
@@ -188,7 +199,10 @@ impl Supervisor {
                         return Ok(status);
                     }
                 } else {
-                    self.is_stopping |= matches!(signal, Signal::TERM | Signal::INT);
+                    if ends_the_agent(signal) {
+                        self.is_stopping = true;
+                        service_manager::stopping();
+                    }
                     // The worker may have ended just now. Then SIGCHLD follows.
                     let _ = kill_process(worker.pid, signal);
                 }
@@ -202,7 +216,7 @@ impl Supervisor {
         let until = Instant::now() + pause;
         loop {
             while let Some(signal) = signals::next(&self.signals) {
-                if matches!(signal, Signal::TERM | Signal::INT) {
+                if ends_the_agent(signal) {
                     info!("told to end while no worker runs; the ruleset stays in force");
                     return Ok(true);
                 }
@@ -218,6 +232,11 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Whether the agent is told to end.
+fn ends_the_agent(signal: Signal) -> bool {
+    matches!(signal, Signal::TERM | Signal::INT | Signal::QUIT)
 }
 
 /// Reaps every child that has ended: in a container these include the children of dead workers.

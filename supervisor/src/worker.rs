@@ -77,6 +77,12 @@ impl Supervision {
         self.warn_unless_sent(message::ready(self.socket.as_fd()), "that this worker is ready");
     }
 
+    /// Tells the supervisor that this worker is about to end, with exit code 0, and that another
+    /// one shall take its place at once.
+    pub fn reloading(&self) {
+        self.warn_unless_sent(message::reloading(self.socket.as_fd()), "to start the agent again");
+    }
+
     /// The receiver resolves when the supervisor ends. A thread of its own waits for that.
     pub fn watch(&self) -> io::Result<oneshot::Receiver<()>> {
         let (gone, is_gone) = oneshot::channel();

@@ -1,7 +1,9 @@
 //! `namegate agent`: runs the agent until it is told to stop.
 
+use std::env;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 
 use agent::app::{Agent, StartError};
@@ -12,9 +14,8 @@ use cluster::kubernetes::client::{Access, AccessError};
 use cluster::mesh::{Mesh, OtherClusterPlace, OtherClusterSource};
 use cluster::taint::StartupTaint;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use settings::{ClusterLead, ConfigError, HostFacts, OptionLayer, OtherClusterAddress, Settings};
-use supervisor::trim_memory;
-use supervisor::{self, Supervision};
+use settings::{ClusterLead, HostFacts, OtherClusterAddress, Settings};
+use supervisor::{self, Supervision, service_manager, trim_memory};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
@@ -22,54 +23,18 @@ use tracing::{debug, info, warn};
 
 use crate::VerbOutcome;
 
+use super::prepared_agent::{Args, ObjectsFrom, PrepareError, PreparedAgent, prepare};
 use super::reload::Reload;
-
-/// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
-///
-/// Policies and workloads come from the API server of the cluster that it runs in, or of
-/// --kubeconfig, or from a directory. Needs root (CAP_NET_ADMIN and the ports it listens on) and
-/// the program `nft`. On SIGTERM or SIGINT it ends; the ruleset stays in force (see
-/// `namegate cleanup`); on SIGHUP it reads the objects again. Every option may stand in the file of
-/// --config under the same name without the dashes, as in `fail-mode: closed`; lists as YAML lists.
-/// What the command line says wins.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Durations are written as in 30s, 5m, 1h30m.
-
-Examples:
-  namegate agent
-  namegate agent --kubeconfig /etc/kubernetes/namegate.conf --node node-1
-  namegate agent --objects /etc/namegate/objects --supervise
-  namegate agent --objects ./objects --upstream 192.0.2.53 --listen 127.0.0.1:5300 --intercept off
-  namegate agent --config /etc/namegate/agent.yaml --fail-mode closed
-  namegate agent --cluster-name east --cluster-kubeconfig west=/etc/namegate/clusters/west")]
-pub(crate) struct Args {
-    /// Config file in YAML, with the options below as keys
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    options: OptionLayer,
-}
 
 /// Why the agent does not run.
 #[derive(Debug, Error)]
 pub(crate) enum AgentError {
-    /// The command line or the config file.
+    /// The options.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Prepare(#[from] PrepareError),
     /// No API server can be found.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// A directory of objects cannot be read. It is checked before the kernel is changed.
-    #[error("cannot read the directory {}: {error}; check the path given to --{option}", directory.display())]
-    Objects {
-        /// `objects` or `cluster`.
-        option: &'static str,
-        /// The path that was given.
-        directory: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
     /// The agent cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -79,13 +44,16 @@ pub(crate) enum AgentError {
     /// The runtime or a signal handler.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
+    /// The configuration has changed, and the agent cannot start itself again.
+    #[error("cannot start again with what the configuration says now: {0}")]
+    Again(io::Error),
 }
 
 /// Runs the verb.
 pub(crate) fn run(args: Args) -> crate::Result {
     let supervision = Supervision::attach().map_err(AgentError::Supervision)?;
-    let config = args.config.clone();
-    let prepared = prepare(args, &HostFacts::read())?;
+    let said = args.clone();
+    let prepared = prepare(args, &HostFacts::read()).map_err(AgentError::from)?;
     raise_open_files();
     if prepared.supervise && supervision.is_none() {
         // The settings were only prepared to find mistakes. Each worker prepares its own.
@@ -96,22 +64,14 @@ pub(crate) fn run(args: Args) -> crate::Result {
     // This process is the agent: a worker of the supervisor, or unsupervised.
     let PreparedAgent { settings, from, .. } = prepared;
     let supervision = supervision.map(Arc::new);
-    // A reload compares the file with what it held at the start.
-    let at_start = config.map(|path| settings::file::read(&path).map(|options| (path, options)));
-    let mut reload = Reload {
-        config: at_start
-            .transpose()
-            .map_err(ConfigError::from)
-            .map_err(AgentError::from)?,
-        objects: Vec::new(),
-    };
+    let mut reload = Reload::new(said).map_err(AgentError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("namegate")
         .build()
         .map_err(AgentError::Runtime)?;
     let others = other_clusters(&settings, &mut reload);
-    runtime.block_on(async {
+    let end = runtime.block_on(async {
         match from {
             ObjectsFrom::Directory(directory) => {
                 let own = DirectorySource {
@@ -120,7 +80,7 @@ pub(crate) fn run(args: Args) -> crate::Result {
                     state_dir: settings.state_dir.clone(),
                     reread: reread(&mut reload),
                 };
-                serve(settings, Mesh { own, others }, reload, supervision, None).await
+                serve(settings, Mesh { own, others }, reload, supervision.clone(), None).await
             }
             ObjectsFrom::Cluster(kubeconfig) => {
                 let access = Access::find(kubeconfig.as_deref()).await?;
@@ -136,60 +96,36 @@ pub(crate) fn run(args: Args) -> crate::Result {
                     settings.state_dir.clone(),
                     !settings.cluster_cidrs.is_empty(),
                 );
-                serve(settings, Mesh { own, others }, reload, supervision, taint).await
+                serve(settings, Mesh { own, others }, reload, supervision.clone(), taint).await
             }
         }
     })?;
-    Ok(VerbOutcome::Positive)
-}
-
-/// The source of objects.
-#[derive(Debug, PartialEq, Eq)]
-enum ObjectsFrom {
-    /// The directory of `--objects`.
-    Directory(PathBuf),
-    /// The cluster of this kubeconfig; `None` for the one that this process is a Pod of.
-    Cluster(Option<PathBuf>),
-}
-
-/// The settings of command line and config file, checked.
-#[derive(Debug)]
-struct PreparedAgent {
-    settings: Settings,
-    from: ObjectsFrom,
-    supervise: bool,
-}
-
-fn prepare(args: Args, host: &HostFacts) -> Result<PreparedAgent, AgentError> {
-    let Args { config, options } = args;
-    let options = settings::merge(options, config.as_deref())?;
-    let from = match options.objects.objects.clone() {
-        Some(directory) => ObjectsFrom::Directory(directory),
-        None => ObjectsFrom::Cluster(options.objects.kubeconfig.clone()),
-    };
-    let supervise = options.process.supervise;
-    let settings = settings::resolve::resolve(options, host).map_err(ConfigError::from)?;
-    let own = match &from {
-        ObjectsFrom::Directory(directory) => Some(("objects", directory)),
-        ObjectsFrom::Cluster(_) => None,
-    };
-    let others = settings.other_clusters.iter().filter_map(|other| match &other.lead {
-        ClusterLead::Directory(directory) => Some(("cluster", directory)),
-        // It may come later, as may the cluster.
-        ClusterLead::Kubeconfig(_) => None,
-    });
-    for (option, directory) in own.into_iter().chain(others) {
-        std::fs::read_dir(directory).map_err(|error| AgentError::Objects {
-            option,
-            directory: directory.clone(),
-            error,
-        })?;
+    drop(runtime);
+    match (end, supervision) {
+        (ServeEnd::Stopped, _) => Ok(VerbOutcome::Positive),
+        (ServeEnd::Reload, Some(supervision)) => {
+            supervision.reloading();
+            Ok(VerbOutcome::Positive)
+        }
+        (ServeEnd::Reload, None) => Err(AgentError::Again(start_again()).into()),
     }
-    Ok(PreparedAgent {
-        settings,
-        from,
-        supervise,
-    })
+}
+
+/// Why the agent does not serve any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServeEnd {
+    /// It was told to end.
+    Stopped,
+    /// Its configuration has changed, and can be used.
+    Reload,
+}
+
+/// Becomes this program anew, as the same process. Returns only when that fails.
+fn start_again() -> io::Error {
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "namegate".into());
+    // The file that runs here, even if another version has taken its path by now.
+    Command::new("/proc/self/exe").arg0(name).args(arguments).exec()
 }
 
 /// The sources of other clusters' objects.
@@ -243,18 +179,19 @@ async fn serve(
     reload: Reload,
     supervision: Option<Arc<Supervision>>,
     taint: Option<StartupTaint>,
-) -> Result<(), AgentError> {
+) -> Result<ServeEnd, AgentError> {
     // Handlers come first, so that no signal ends the process while state is half made.
     let mut stop = StopSignals::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
-    reload.listen().map_err(AgentError::Runtime)?;
-    info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
+    let mut reload = reload.listen().map_err(AgentError::Runtime)?;
+    info!(version = crate::VERSION, node = %settings.node, "starting");
     let agent = Agent::start(settings, source, supervision.clone()).await?;
     let cause = tokio::select! {
         ready = agent.ready() => {
             ready?;
             info!("ready");
-            if let Some(supervision) = &supervision {
-                supervision.ready();
+            match &supervision {
+                Some(supervision) => supervision.ready(),
+                None => service_manager::ready(),
             }
             if let Some(taint) = taint {
                 tokio::spawn(taint.remove());
@@ -265,16 +202,23 @@ async fn serve(
             tokio::select! {
                 cause = stop.next() => cause,
                 error = agent.source_ended() => return Err(error.into()),
+                Some(()) = reload.recv() => {
+                    agent.leave();
+                    return Ok(ServeEnd::Reload);
+                }
             }
         }
         cause = stop.next() => cause,
     };
     info!("{cause}: stopping; the ruleset stays in force");
+    if supervision.is_none() {
+        service_manager::stopping();
+    }
     tokio::select! {
         () = agent.stop() => info!("stopped"),
         again = stop.next() => warn!("{again} again: leaving at once"),
     }
-    Ok(())
+    Ok(ServeEnd::Stopped)
 }
 
 /// The events that stop the agent.
@@ -282,6 +226,7 @@ struct StopSignals {
     supervisor: Option<oneshot::Receiver<()>>,
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
 }
 
 impl StopSignals {
@@ -290,6 +235,7 @@ impl StopSignals {
             supervisor: supervision.map(Supervision::watch).transpose()?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 
@@ -309,96 +255,7 @@ impl StopSignals {
             }
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use clap::Parser;
-    use policy::QuestionMode;
-    use tempfile::TempDir;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct AgentCommand {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn prepared(line: &[&str]) -> Result<(Settings, ObjectsFrom), String> {
-        let host = HostFacts {
-            name: "node-1".into(),
-            resolv_conf: Ok("nameserver 192.0.2.53".into()),
-        };
-        let args = AgentCommand::try_parse_from([&["agent"], line].concat())
-            .map_err(|error| error.to_string())?
-            .args;
-        let prepared = prepare(args, &host).map_err(|error| error.to_string())?;
-        Ok((prepared.settings, prepared.from))
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_file() {
-        let dir = TempDir::new().unwrap();
-        let objects = dir.path().to_str().unwrap();
-        let file = dir.path().join("agent.yaml");
-        fs::write(
-            &file,
-            format!("objects: {objects}\ntable: from_file\nnode: from-file\ngrace: 5s\n"),
-        )
-        .unwrap();
-        let line = [
-            "--config",
-            file.to_str().unwrap(),
-            "--table",
-            "from_line",
-            "--grace",
-            "1m",
-        ];
-        let (settings, from) = prepared(&line).unwrap();
-        assert_eq!(from, ObjectsFrom::Directory(dir.path().to_owned()));
-        assert_eq!(settings.table, "from_line");
-        assert_eq!(settings.node, "from-file");
-        assert_eq!(settings.lease.grace.as_secs(), 60);
-        assert_eq!(settings.lease.max_ttl.as_secs(), 86_400);
-    }
-
-    #[test]
-    fn without_objects_a_cluster_is_watched() {
-        let (settings, from) = prepared(&[]).unwrap();
-        assert_eq!(
-            (from, settings.questions),
-            (ObjectsFrom::Cluster(None), QuestionMode::Any)
-        );
-        let (_, from) = prepared(&["--kubeconfig", "k"]).unwrap();
-        assert_eq!(from, ObjectsFrom::Cluster(Some("k".into())));
-        let dir = TempDir::new().unwrap();
-        let file = dir.path().join("agent.yaml");
-        fs::write(&file, "objects: /nonexistent\n").unwrap();
-        let (_, from) = prepared(&["--config", file.to_str().unwrap(), "--kubeconfig", "k"]).unwrap();
-        assert_eq!(from, ObjectsFrom::Cluster(Some("k".into())), "the command line wins");
-    }
-
-    #[test]
-    fn objects_that_cannot_be_read_are_an_error_before_anything_is_touched() {
-        assert!(
-            prepared(&["--objects", "/nonexistent/objects"])
-                .unwrap_err()
-                .contains("/nonexistent/objects")
-        );
-        let message = prepared(&["--cluster", "west=/nonexistent/west"]).unwrap_err();
-        assert!(
-            message.contains("/nonexistent/west") && message.contains("--cluster"),
-            "{message}"
-        );
-        assert!(
-            prepared(&["--config", "/nonexistent/agent.yaml"])
-                .unwrap_err()
-                .contains("--config")
-        );
     }
 }

@@ -1,25 +1,29 @@
 //! `namegate check`: reports what an agent would find in these files, without an agent.
 //!
 //! `cluster::check` collects the findings. `plain` and `graphical` print them, each with its
-//! `excerpt`.
+//! `excerpt`; `github` and `sarif` print them for what shows them beside the code.
 
 mod excerpt;
 mod findings;
+mod github;
 mod graphical;
 mod plain;
+mod sarif;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use cluster::catalogue::FileContent;
 use cluster::check::CheckedFiles;
 use cluster::tree;
 use thiserror::Error;
 
 use crate::VerbOutcome;
+use crate::terminal::TerminalStyle;
 
-use super::{OutputFormat, to_json};
+use super::to_json;
 
 /// Checks files of policies and other objects, and says what the agent would not enforce
 ///
@@ -36,6 +40,7 @@ enforced count as errors.
 Examples:
   namegate check policies/
   namegate check --strict -o json policy.yaml
+  namegate check -o github policies/     # in a workflow: findings beside the lines
   kubectl get pods,services,nodes,networkpolicies -A -o yaml | namegate check -")]
 pub(crate) struct Args {
     /// Files, directories (read as --objects is), or `-` for standard input
@@ -43,10 +48,23 @@ pub(crate) struct Args {
     paths: Vec<PathBuf>,
     /// How to print. The table is drawn on a terminal, and plain lines elsewhere
     #[arg(short, long, value_enum, default_value = "table")]
-    output: OutputFormat,
+    output: CheckFormat,
     /// Let warnings and what is not enforced fail the check
     #[arg(long)]
     strict: bool,
+}
+
+/// The values of `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckFormat {
+    /// For people.
+    Table,
+    /// JSON, for programs.
+    Json,
+    /// Annotations of a GitHub Actions workflow.
+    Github,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
 }
 
 /// A path cannot be read.
@@ -58,7 +76,7 @@ pub(crate) struct CheckError {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args) -> crate::Result {
+pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
     let mut contents = BTreeMap::new();
     // Files met in a directory: among them, what is no object is passed over. A file that was named
     // is always checked.
@@ -75,11 +93,11 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     }
     let checked = CheckedFiles::of_repository(contents, &walked);
     crate::print(&match args.output {
-        OutputFormat::Table if is_for_a_terminal() => {
-            graphical::render(&checked, graphical::TerminalStyle::of_environment())
-        }
-        OutputFormat::Table => plain::render(&checked),
-        OutputFormat::Json => to_json(&checked.reports)?,
+        CheckFormat::Table if is_for_a_terminal() => graphical::render(&checked, style),
+        CheckFormat::Table => plain::render(&checked),
+        CheckFormat::Json => to_json(&checked.reports)?,
+        CheckFormat::Github => github::render(&checked),
+        CheckFormat::Sarif => to_json(&sarif::log(&checked, crate::VERSION))?,
     })?;
     Ok(match checked.passes(args.strict) {
         true => VerbOutcome::Positive,

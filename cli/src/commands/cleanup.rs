@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use agent::cleanup::Leftovers;
-use settings::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE};
+use settings::{DEFAULT_STATE_DIR, DEFAULT_TABLE, STATE_DIR_VARIABLE, TABLE_VARIABLE};
 
 use crate::VerbOutcome;
+
+use super::agent_socket::AgentSocket;
 
 /// Removes the ruleset and files that an agent has left: enforcement ends
 ///
@@ -17,14 +19,13 @@ Example:
   systemctl stop namegate && namegate cleanup")]
 pub(crate) struct Args {
     /// The agent's --table
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_TABLE)]
+    #[arg(long, value_name = "NAME", env = TABLE_VARIABLE, hide_env_values = true, default_value = DEFAULT_TABLE)]
     table: String,
     /// The agent's --state-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    #[arg(long, value_name = "DIR", env = STATE_DIR_VARIABLE, hide_env_values = true, default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
     /// Also when an agent lives, which will put everything back when it notices
     #[arg(long)]
     force: bool,
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     let leftovers = Leftovers {
         table: &args.table,
         state_dir: &args.state_dir,
-        run_dir: &args.run_dir,
+        run_dir: &args.agent.run_dir,
     };
     if !args.force {
         leftovers.refuse_while_an_agent_lives()?;

@@ -1,13 +1,14 @@
 //! `namegate doctor`: checks what this node needs, and tells how to mend what it lacks.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use doctor::{FindingLevel, NodeFinding};
-use settings::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
+use settings::{DEFAULT_TABLE, InterceptionMode, TABLE_VARIABLE, choice};
 
 use crate::VerbOutcome;
+use crate::terminal::TerminalStyle;
 
+use super::agent_socket::AgentSocket;
 use super::table::printable;
 use super::{OutputFormat, to_json};
 
@@ -32,18 +33,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODE", value_parser = choice([("dnat", InterceptionMode::Dnat), ("tproxy", InterceptionMode::Tproxy), ("off", InterceptionMode::Off)]))]
     intercept: Option<InterceptionMode>,
     /// The agent's --table
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_TABLE)]
+    #[arg(long, value_name = "NAME", env = TABLE_VARIABLE, hide_env_values = true, default_value = DEFAULT_TABLE)]
     table: String,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args) -> crate::Result {
-    let findings = doctor::examine_node(&args.run_dir, args.intercept, &args.table)?;
+pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
+    let findings = doctor::examine_node(&args.agent.run_dir, args.intercept, &args.table)?;
     crate::print(&match args.output {
-        OutputFormat::Table => render(&findings),
+        OutputFormat::Table => render(&findings, style),
         OutputFormat::Json => to_json(&findings)?,
     })?;
     Ok(match doctor::has_problem(&findings) {
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     })
 }
 
-fn render(findings: &[NodeFinding]) -> String {
+fn render(findings: &[NodeFinding], style: TerminalStyle) -> String {
     let mut text = String::new();
     for NodeFinding {
         code,
@@ -67,7 +67,13 @@ fn render(findings: &[NodeFinding]) -> String {
             FindingLevel::Problem => "PROBLEM",
         };
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{level:<8} {code:<18} {}", printable(found.clone()));
+        let pad = " ".repeat(8_usize.saturating_sub(level.len()));
+        let _ = writeln!(
+            text,
+            "{}{pad} {code:<18} {}",
+            style.paint(level),
+            printable(found.clone())
+        );
         if let Some(mend) = mend {
             let _ = writeln!(text, "{:<27} mend: {}", "", printable(mend.clone()));
         }
@@ -95,10 +101,13 @@ mod tests {
             found: "something".into(),
             mend: mend.map(str::to_owned),
         };
-        let text = render(&[
-            finding(FindingLevel::Ok, None),
-            finding(FindingLevel::Problem, Some("do it")),
-        ]);
+        let text = render(
+            &[
+                finding(FindingLevel::Ok, None),
+                finding(FindingLevel::Problem, Some("do it")),
+            ],
+            TerminalStyle::default(),
+        );
         assert_eq!(
             text,
             "ok       nft                something\n\

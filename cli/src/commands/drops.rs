@@ -1,17 +1,15 @@
 //! `namegate drops`: lists packets that were refused, packets that an audited policy would refuse,
 //! lookups that were refused, and answers that were withheld.
 
-use std::path::PathBuf;
-
-use api::ApiClient;
 use api::ask;
 use api::{RecordRow, Records, RecordsSummary, RefusedLookupRow, WithheldRow};
 use serde::Serialize;
-use settings::DEFAULT_RUN_DIR;
 use thiserror::Error;
 
 use crate::VerbOutcome;
+use crate::terminal::TerminalStyle;
 
+use super::agent_socket::AgentSocket;
 use super::table::{list, table, whole_seconds};
 use super::{OutputFormat, to_json};
 
@@ -43,9 +41,8 @@ pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: OutputFormat,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
 }
 
 /// Why no packets are recorded.
@@ -60,8 +57,8 @@ pub(crate) enum NotRecorded {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args) -> crate::Result {
-    let mut records = ask(ApiClient::new(&args.run_dir).records())??;
+pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
+    let mut records = ask(args.agent.client().records())??;
     // Records from before a failure are shown.
     if records.rows.is_empty() && records.withheld.is_empty() && records.lookups.is_empty() {
         is_recorded(&records.summary)?;
@@ -75,7 +72,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         .retain(|row| is_client_asked_for(row.pod.as_ref(), args));
     let text = match args.output {
         OutputFormat::Json => to_json(&lines(&records))?,
-        OutputFormat::Table => show(&records),
+        OutputFormat::Table => show(&records, style),
     };
     crate::print(&text)?;
     Ok(VerbOutcome::Positive)
@@ -114,23 +111,23 @@ fn lines(records: &Records) -> Vec<DropLine<'_>> {
     packets.chain(lookups).chain(answers).collect()
 }
 
-fn show(records: &Records) -> String {
+fn show(records: &Records, style: TerminalStyle) -> String {
     let mut text = match records.rows.is_empty() {
         true => "No such packet was refused since the agent started.\n".into(),
-        false => render(&records.rows),
+        false => render(&records.rows, style),
     };
     if !records.lookups.is_empty() {
         text += "\nLookups that were refused:\n";
-        text += &render_lookups(&records.lookups);
+        text += &render_lookups(&records.lookups, style);
     }
     if !records.withheld.is_empty() {
         text += "\nAnswers that were withheld, so that lookups failed:\n";
-        text += &render_withheld(&records.withheld);
+        text += &render_withheld(&records.withheld, style);
     }
     text + &remarks(&records.summary)
 }
 
-fn render_lookups(rows: &[RefusedLookupRow]) -> String {
+fn render_lookups(rows: &[RefusedLookupRow], style: TerminalStyle) -> String {
     table(
         ["LAST SEEN", "COUNT", "POD", "NAME", "POLICY", "WHY"],
         rows.iter().map(|row| {
@@ -143,10 +140,11 @@ fn render_lookups(rows: &[RefusedLookupRow]) -> String {
                 row.reason.strip_prefix("namegate: ").unwrap_or(&row.reason).to_owned(),
             ]
         }),
+        style,
     )
 }
 
-fn render_withheld(rows: &[WithheldRow]) -> String {
+fn render_withheld(rows: &[WithheldRow], style: TerminalStyle) -> String {
     table(
         ["LAST SEEN", "COUNT", "POD", "NAME", "UPSTREAM", "WHY"],
         rows.iter().map(|row| {
@@ -160,10 +158,11 @@ fn render_withheld(rows: &[WithheldRow]) -> String {
                 row.why.clone(),
             ]
         }),
+        style,
     )
 }
 
-fn render(rows: &[RecordRow]) -> String {
+fn render(rows: &[RecordRow], style: TerminalStyle) -> String {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     table(
         [
@@ -194,6 +193,7 @@ fn render(rows: &[RecordRow]) -> String {
                 policy(row),
             ]
         }),
+        style,
     )
 }
 
@@ -289,16 +289,16 @@ mod tests {
 
     #[test]
     fn packets_that_are_alike_are_one_line() {
-        insta::assert_snapshot!(render(&examples::records().rows));
+        insta::assert_snapshot!(render(&examples::records().rows, TerminalStyle::default()));
     }
 
     #[test]
     fn answers_that_were_withheld_follow_the_packets() {
-        insta::assert_snapshot!(show(&examples::records()));
+        insta::assert_snapshot!(show(&examples::records(), TerminalStyle::default()));
         let mut records = examples::records();
         records.rows.clear();
         records.lookups.clear();
-        insta::assert_snapshot!("only_answers_were_withheld", show(&records));
+        insta::assert_snapshot!("only_answers_were_withheld", show(&records, TerminalStyle::default()));
         let json = serde_json::to_value(lines(&examples::records())).unwrap();
         let verdicts: Vec<_> = json.as_array().unwrap().iter().map(|row| &row["verdict"]).collect();
         assert_eq!(verdicts, ["refused", "audited", "refused", "refused", "withheld"]);

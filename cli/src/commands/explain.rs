@@ -1,17 +1,20 @@
 //! `namegate explain`: tells why a connection is let through or not.
 
+mod destination;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use agent::explain::{ExplainRequest, ExplainSource, ExplainTarget, announced, answer_offline, traffic};
-use api::{
-    AddressAnswer, ApiClient, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, TrafficDirection, ask,
-};
-use settings::DEFAULT_RUN_DIR;
+use api::{AddressAnswer, DirectionAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, TrafficDirection, ask};
 use thiserror::Error;
 
 use crate::VerbOutcome;
+use crate::terminal::TerminalStyle;
 
+use destination::{Destination, UrlAnnouncement};
+
+use super::agent_socket::AgentSocket;
 use super::table::printable;
 use super::{OutputFormat, to_json};
 
@@ -26,6 +29,7 @@ Exits with 0 when it is allowed (audited included), with 1 when it is denied, wi
 
 Examples:
   namegate explain --from shop/web-0 --to api.stripe.com --port 443
+  namegate explain --from shop/web-0 --to https://api.stripe.com/v1/charges
   namegate explain --from shop/web-0 --to 192.0.2.7 --port 53 --protocol udp
   namegate explain --from shop/web-0 --to shop/db-0 --port 5432
   namegate explain --from 203.0.113.9 --to shop/web-0 --port 443
@@ -36,10 +40,11 @@ pub(crate) struct Args {
     /// the pod that is connected to sees it
     #[arg(long, value_name = "POD|IP")]
     from: String,
-    /// A name, an address, or a pod as NAMESPACE/NAME
-    #[arg(long, value_name = "NAME|IP|POD")]
+    /// A name, an address, or a pod as NAMESPACE/NAME, each also with :PORT; or a URL, which says
+    /// the port, and what the connection announces
+    #[arg(long, value_name = "NAME|IP|POD|URL")]
     to: String,
-    /// The port, or the type of an ICMP message; without it, any
+    /// The port, or the type of an ICMP message; without it, what --to says, or any
     #[arg(long)]
     port: Option<u16>,
     /// tcp (the default), udp, sctp, icmp or icmpv6
@@ -68,9 +73,8 @@ pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: OutputFormat,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR, conflicts_with = "objects")]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
 }
 
 /// `--to`, `--port` or `--protocol` cannot be read. The text says why.
@@ -79,36 +83,19 @@ pub(crate) struct Args {
 pub(crate) struct UsageError(String);
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args) -> crate::Result {
-    let request = ExplainRequest {
-        from: ExplainSource::parse(&args.from),
-        to: ExplainTarget::parse(&args.to).map_err(UsageError)?,
-        traffic: traffic(args.port, args.protocol.as_deref()).map_err(UsageError)?,
-        announced: announced(
-            args.sni.as_deref(),
-            [&args.method, &args.path, &args.host].map(Option::as_deref),
-        )
-        .map_err(UsageError)?,
-    };
+pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
+    let question = question(args)?;
     let answer = match &args.objects {
-        Some(directory) => answer_offline(directory, args.node.as_deref(), &request)?,
+        Some(directory) => answer_offline(directory, args.node.as_deref(), &read(&question)?)?,
         None => {
-            let question = ExplainQuestion {
-                from: args.from.clone(),
-                to: args.to.clone(),
-                port: args.port,
-                protocol: args.protocol.clone(),
-                sni: args.sni.clone(),
-                method: args.method.clone(),
-                path: args.path.clone(),
-                host: args.host.clone(),
-            };
-            ask(ApiClient::new(&args.run_dir).explain(&question))??
+            // What cannot be read is told here, whether an agent runs or not.
+            read(&question)?;
+            ask(args.agent.client().explain(&question))??
         }
     };
     crate::print(&match args.output {
         OutputFormat::Json => to_json(&answer)?,
-        OutputFormat::Table => render(&answer),
+        OutputFormat::Table => render(&answer, style),
     })?;
     Ok(match answer.verdict {
         ExplainVerdict::Denied => VerbOutcome::Negative,
@@ -116,9 +103,57 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     })
 }
 
+/// The question as an agent is asked it. What flags say wins over what a URL says, but for the
+/// port.
+fn question(args: &Args) -> Result<ExplainQuestion, UsageError> {
+    let Destination { to, port, announces } = Destination::read(&args.to)?;
+    let port = match (args.port, port) {
+        (Some(flag), Some(port)) if flag != port => {
+            return Err(UsageError(format!(
+                "--port says {flag}, and --to says {port}; leave one of them out"
+            )));
+        }
+        (flag, port) => flag.or(port),
+    };
+    let mut question = ExplainQuestion {
+        from: args.from.clone(),
+        to,
+        port,
+        protocol: args.protocol.clone(),
+        sni: args.sni.clone(),
+        method: args.method.clone(),
+        path: args.path.clone(),
+        host: args.host.clone(),
+    };
+    let says_request = question.method.is_some() || question.path.is_some() || question.host.is_some();
+    match announces {
+        UrlAnnouncement::ServerName(name) if question.sni.is_none() && !says_request => question.sni = Some(name),
+        UrlAnnouncement::Request { host, path } if question.sni.is_none() => {
+            question.host.get_or_insert(host);
+            question.path.get_or_insert(path);
+        }
+        _ => {}
+    }
+    Ok(question)
+}
+
+/// Reads a question as the agent does.
+fn read(question: &ExplainQuestion) -> Result<ExplainRequest, UsageError> {
+    Ok(ExplainRequest {
+        from: ExplainSource::parse(&question.from),
+        to: ExplainTarget::parse(&question.to).map_err(UsageError)?,
+        traffic: traffic(question.port, question.protocol.as_deref()).map_err(UsageError)?,
+        announced: announced(
+            question.sni.as_deref(),
+            [&question.method, &question.path, &question.host].map(Option::as_deref),
+        )
+        .map_err(UsageError)?,
+    })
+}
+
 /// The answer as text for a terminal. Control characters are escaped, because names come from
 /// others.
-fn render(answer: &ExplainAnswer) -> String {
+fn render(answer: &ExplainAnswer, style: TerminalStyle) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(
@@ -160,7 +195,11 @@ fn render(answer: &ExplainAnswer) -> String {
     for remark in &answer.remarks {
         let _ = writeln!(text, "  note: {remark}");
     }
-    text.lines().map(|line| printable(line.to_owned()) + "\n").collect()
+    let text: String = text.lines().map(|line| printable(line.to_owned()) + "\n").collect();
+    match text.split_once(':') {
+        Some((verdict, rest)) => format!("{}:{rest}", style.paint(verdict)),
+        None => text,
+    }
 }
 
 /// Why, at each end that is a Pod. Where the sender's rules alone are asked, that goes without
@@ -215,7 +254,51 @@ mod tests {
             traffic: traffic(Some(port), None).unwrap(),
             announced: None,
         };
-        render(&answer_offline(dir.path(), None, &request).unwrap())
+        render(
+            &answer_offline(dir.path(), None, &request).unwrap(),
+            TerminalStyle::default(),
+        )
+    }
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn asked(line: &[&str]) -> Result<ExplainQuestion, UsageError> {
+        let line = [&["explain", "--from", "shop/web"], line].concat();
+        question(&<Command as clap::Parser>::try_parse_from(line).unwrap().args)
+    }
+
+    #[test]
+    fn a_url_is_asked_for_as_flags_would_ask_for_it() {
+        let of_url = asked(&["--to", "https://api.example/v1"]).unwrap();
+        let flags = ["--to", "api.example", "--port", "443", "--sni", "api.example"];
+        assert_eq!(of_url, asked(&flags).unwrap());
+        let of_url = asked(&["--to", "http://api.example/v1", "--method", "PUT"]).unwrap();
+        let flags = [
+            "--to",
+            "api.example",
+            "--port",
+            "80",
+            "--method",
+            "PUT",
+            "--path",
+            "/v1",
+            "--host",
+            "api.example",
+        ];
+        assert_eq!(of_url, asked(&flags).unwrap());
+        assert_eq!(
+            asked(&["--to", "api.example:80", "--port", "80"]).unwrap().port,
+            Some(80)
+        );
+        let error = asked(&["--to", "api.example:80", "--port", "81"]).unwrap_err();
+        assert!(
+            error.to_string().contains("81") && error.to_string().contains("80"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -3,15 +3,19 @@
 pub(crate) mod agent;
 pub(crate) mod check;
 pub(crate) mod cleanup;
+pub(crate) mod completion;
 pub(crate) mod crds;
 pub(crate) mod doctor;
 pub(crate) mod drops;
 pub(crate) mod explain;
+pub(crate) mod man;
 pub(crate) mod names;
 pub(crate) mod observe;
+pub(crate) mod prepared_agent;
 pub(crate) mod status;
 pub(crate) mod suggest;
 
+mod agent_socket;
 mod reload;
 mod table;
 

@@ -1,14 +1,12 @@
 //! `namegate names`: lists the live leases.
 
-use std::path::PathBuf;
-
-use api::ApiClient;
 use api::NameRow;
 use api::ask;
-use settings::DEFAULT_RUN_DIR;
 
 use crate::VerbOutcome;
+use crate::terminal::TerminalStyle;
 
+use super::agent_socket::AgentSocket;
 use super::table::{list, table, whole_seconds};
 use super::{OutputFormat, to_json};
 
@@ -22,26 +20,25 @@ pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: OutputFormat,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args) -> crate::Result {
-    let names = ask(ApiClient::new(&args.run_dir).names())??;
+pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
+    let names = ask(args.agent.client().names())??;
     let text = match args.output {
         OutputFormat::Json => to_json(&names)?,
         OutputFormat::Table if names.is_empty() => {
             "No name holds an address: nothing was looked up yet, or all leases have ended.\n".into()
         }
-        OutputFormat::Table => render(&names),
+        OutputFormat::Table => render(&names, style),
     };
     crate::print(&text)?;
     Ok(VerbOutcome::Positive)
 }
 
-fn render(names: &[NameRow]) -> String {
+fn render(names: &[NameRow], style: TerminalStyle) -> String {
     table(
         ["NAME", "ADDRESS", "LEASE", "SELECTORS", "POLICIES", "SOURCE"],
         names.iter().map(|row| {
@@ -57,6 +54,7 @@ fn render(names: &[NameRow]) -> String {
                 },
             ]
         }),
+        style,
     )
 }
 
@@ -68,6 +66,6 @@ mod tests {
 
     #[test]
     fn a_lease_is_one_line() {
-        insta::assert_snapshot!(render(&examples::names()));
+        insta::assert_snapshot!(render(&examples::names(), TerminalStyle::default()));
     }
 }

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{ApiClient, EventQuery, EventRow, ask};
+use api::{EventQuery, EventRow, ask};
 use clap::ValueEnum;
 use serde_json::to_string;
-use settings::DEFAULT_RUN_DIR;
 use thiserror::Error;
 
 use crate::VerbOutcome;
+use crate::terminal::TerminalStyle;
 
+use super::agent_socket::AgentSocket;
 use super::table::{list, printable, table};
 
 /// How many events are shown where nothing is said of that, as of hubble.
@@ -69,9 +69,8 @@ pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "compact")]
     output: EventFormat,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
 }
 
 /// The values of `-o`.
@@ -121,11 +120,11 @@ enum KindFilter {
 pub(crate) struct EndlessTable;
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args) -> crate::Result {
+pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
     if args.follow && args.output == EventFormat::Table {
         return Err(EndlessTable.into());
     }
-    let client = ApiClient::new(&args.run_dir);
+    let client = args.agent.client();
     let mut rows = Vec::new();
     let mut printed: io::Result<()> = Ok(());
     let see = |row: EventRow| {
@@ -134,7 +133,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
                 rows.push(row);
                 return ControlFlow::Continue(());
             }
-            EventFormat::Compact => compact(&row) + "\n",
+            EventFormat::Compact => compact(&row, style) + "\n",
             EventFormat::Json => match to_string(&row) {
                 Ok(text) => text + "\n",
                 Err(error) => {
@@ -155,7 +154,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     ask(client.events(&query(args), see))??;
     printed?;
     if args.output == EventFormat::Table {
-        crate::print(&tabular(&rows))?;
+        crate::print(&tabular(&rows, style))?;
     }
     Ok(VerbOutcome::Positive)
 }
@@ -188,7 +187,7 @@ fn words<T: ValueEnum>(values: &[T]) -> String {
 }
 
 /// An event in a line: when, who, what, and what became of it.
-fn compact(row: &EventRow) -> String {
+fn compact(row: &EventRow, style: TerminalStyle) -> String {
     let mut line = format!("{} {:<7}", row.time, row.kind);
     if let Some(source) = &row.source {
         let _ = write!(line, " {source}");
@@ -211,20 +210,22 @@ fn compact(row: &EventRow) -> String {
     if let Some(asked) = row.nat.as_ref().and_then(|nat| nat.asked) {
         let _ = write!(line, " (asked {asked})");
     }
+    let mut line = printable(line);
     if row.verdict != "noted" {
-        let _ = write!(line, " {}", row.verdict.to_uppercase());
+        let _ = write!(line, " {}", style.paint(&printable(row.verdict.to_uppercase())));
     }
+    let mut why = String::new();
     if let Some(totals) = &row.totals {
-        let _ = write!(line, ", {totals}");
+        let _ = write!(why, ", {totals}");
     }
     if let Some(decided) = decided(row) {
-        let _ = write!(line, " by {decided}");
+        let _ = write!(why, " by {decided}");
     }
     if let Some(reason) = &row.reason {
         let colon = if row.verdict == "noted" { "" } else { ":" };
-        let _ = write!(line, "{colon} {}", reason.strip_prefix("namegate: ").unwrap_or(reason));
+        let _ = write!(why, "{colon} {}", reason.strip_prefix("namegate: ").unwrap_or(reason));
     }
-    printable(line)
+    line + &printable(why)
 }
 
 /// The policies that decided, with the rule; `None` for news, whose text names the policy.
@@ -242,7 +243,7 @@ fn decided(row: &EventRow) -> Option<String> {
     Some(text)
 }
 
-fn tabular(rows: &[EventRow]) -> String {
+fn tabular(rows: &[EventRow], style: TerminalStyle) -> String {
     if rows.is_empty() {
         return "No such event is remembered.\n".into();
     }
@@ -265,6 +266,7 @@ fn tabular(rows: &[EventRow]) -> String {
                 or_dash(row.reason.clone()),
             ]
         }),
+        style,
     )
 }
 
@@ -361,13 +363,30 @@ mod tests {
 
     #[test]
     fn an_event_is_a_line() {
-        let lines: Vec<String> = rows().iter().map(compact).collect();
+        let lines: Vec<String> = rows()
+            .iter()
+            .map(|row| compact(row, TerminalStyle::default()))
+            .collect();
         insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]
+    fn only_the_verdict_of_a_refused_event_is_painted() {
+        let style = TerminalStyle {
+            colour: true,
+            columns: None,
+        };
+        let line = compact(&rows()[0], style);
+        assert!(
+            line.contains("mail.example \u{1b}[31mREFUSED\u{1b}[39m by "),
+            "{line:?}"
+        );
+        assert!(!compact(&rows()[2], style).contains('\u{1b}'));
+    }
+
+    #[test]
     fn events_are_a_table() {
-        insta::assert_snapshot!(tabular(&rows()));
+        insta::assert_snapshot!(tabular(&rows(), TerminalStyle::default()));
     }
 
     #[test]
@@ -405,7 +424,9 @@ mod tests {
 
     #[test]
     fn a_table_that_would_never_end_is_refused() {
-        let error = run(&args(&["-f", "-o", "table"])).unwrap_err().to_string();
+        let error = run(&args(&["-f", "-o", "table"]), TerminalStyle::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("-o compact"), "{error}");
     }
 }

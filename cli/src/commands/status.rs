@@ -1,18 +1,18 @@
 //! `namegate status`: shows the state of the running agent.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use api::ApiClient;
 use api::ask;
 use api::{
     AgentStatus, EndpointRow, OtherClusterStatus, RepairStatus, ReportRow, RuleRow, SourceStatus, SupervisorStatus,
 };
-use settings::{DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR};
+use settings::DEFAULT_CLUSTER_NAME;
 
 use crate::VerbOutcome;
+use crate::terminal::TerminalStyle;
 
+use super::agent_socket::AgentSocket;
 use super::table::{list, printable, table};
 use super::{OutputFormat, to_json};
 
@@ -29,9 +29,8 @@ pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     output: OutputFormat,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
     /// Show the rules of policies instead: how much each was needed, or since when nothing has
     /// needed it
     ///
@@ -45,8 +44,8 @@ pub(crate) struct Args {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args) -> crate::Result {
-    let client = ApiClient::new(&args.run_dir);
+pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
+    let client = args.agent.client();
     if args.rules {
         let rules = ask(client.rules())??;
         crate::print(&match args.output {
@@ -61,7 +60,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     }
     let text = match args.output {
         OutputFormat::Json => to_json(&status)?,
-        OutputFormat::Table => render(&status),
+        OutputFormat::Table => render(&status, style),
     };
     crate::print(&text)?;
     Ok(match status.ready {
@@ -70,12 +69,12 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     })
 }
 
-fn render(status: &AgentStatus) -> String {
+fn render(status: &AgentStatus, style: TerminalStyle) -> String {
     let mut text = overview(status);
     text += "\n";
-    text += &endpoints(status);
+    text += &endpoints(status, style);
     text += "\n";
-    text += &reports(status);
+    text += &reports(status, style);
     text
 }
 
@@ -234,7 +233,7 @@ fn api_server(source: &SourceStatus) -> String {
     text
 }
 
-fn endpoints(status: &AgentStatus) -> String {
+fn endpoints(status: &AgentStatus, style: TerminalStyle) -> String {
     if status.endpoints.is_empty() {
         return "No endpoint is local: no Pod with an address was read for this node.\n".into();
     }
@@ -250,6 +249,7 @@ fn endpoints(status: &AgentStatus) -> String {
                 list(&row.policies),
             ]
         }),
+        style,
     )
 }
 
@@ -286,7 +286,7 @@ fn rule_table(rules: &[RuleRow]) -> String {
 }
 
 /// Policies, and whatever else is not simply accepted; then what was found.
-fn reports(status: &AgentStatus) -> String {
+fn reports(status: &AgentStatus, style: TerminalStyle) -> String {
     let worth_showing = |it: &&ReportRow| {
         let kind = it.object.split(' ').next().unwrap_or_default();
         kind.ends_with("Policy") || it.state != "accepted" || !it.findings.is_empty()
@@ -308,6 +308,7 @@ fn reports(status: &AgentStatus) -> String {
                 row.file.clone().unwrap_or_else(|| "-".into()),
             ]
         }),
+        style,
     );
     let findings: Vec<String> = rows
         .iter()
@@ -330,7 +331,7 @@ mod tests {
 
     #[test]
     fn it_shows_readiness_endpoints_and_policies_with_findings() {
-        insta::assert_snapshot!(render(&examples::status(None)));
+        insta::assert_snapshot!(render(&examples::status(None), TerminalStyle::default()));
     }
 
     #[test]
@@ -388,7 +389,7 @@ mod tests {
             ..other.clone()
         };
         status.other_clusters = vec![of_directory, other];
-        let text = render(&status);
+        let text = render(&status, TerminalStyle::default());
         for line in [
             "Node:         node-1 of the cluster east",
             "Cluster:      north: 20 pods and 3 nodes, from a directory",
@@ -418,6 +419,6 @@ mod tests {
         status.records.audited = 12;
         status.state_troubles = vec!["/s/ledger.json cannot be written: no room".into()];
         status.supervisor = Some(SupervisorStatus { pid: 6, deaths: 2 });
-        insta::assert_snapshot!(render(&status));
+        insta::assert_snapshot!(render(&status, TerminalStyle::default()));
     }
 }

@@ -1,15 +1,14 @@
 //! `namegate suggest`: the policy for what a pod was seen to do.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{ApiClient, SuggestionQuestion, ask};
+use api::{SuggestionQuestion, ask};
 use clap::ValueEnum;
-use settings::DEFAULT_RUN_DIR;
 
 use crate::VerbOutcome;
 
+use super::agent_socket::AgentSocket;
 use super::{OutputFormat, to_json};
 
 /// Writes the policy for what a pod of this node was seen to do
@@ -41,9 +40,8 @@ pub(crate) struct Args {
     /// How to print: the policy alone, or JSON with what was found
     #[arg(short, long, value_enum, default_value = "table")]
     output: OutputFormat,
-    /// The agent's --run-dir
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    agent: AgentSocket,
 }
 
 /// The values of `--from`.
@@ -72,7 +70,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         .into(),
         generalize: args.generalize,
     };
-    let answer = ask(ApiClient::new(&args.run_dir).suggestion(&question))??;
+    let answer = ask(args.agent.client().suggestion(&question))??;
     let mut stderr = io::stderr().lock();
     if answer.lost > 0 {
         // Nothing can be done when stderr is closed.

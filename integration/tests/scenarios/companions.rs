@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use namegate_integration::{Scenario, ip};
 use rustix::process::{Pid, Signal, kill_process};
@@ -63,6 +64,78 @@ fn at_sighup_a_file_is_read_that_changed_without_an_event() {
     });
     // It would be read by itself after ten seconds.
     assert!(before.elapsed() < Duration::from_secs(9), "{:?}", before.elapsed());
+}
+
+#[test]
+fn at_sighup_an_option_that_changed_is_in_force_and_a_broken_one_changes_nothing() {
+    for supervision in ["--supervise=false", "--supervise"] {
+        let mut scenario = plan()
+            .flags(supervision)
+            .allow(0, &["a.example"])
+            .records(&["a.example 60 A 198.51.100.1"])
+            .build();
+        let config = scenario.installation().scratch("agent.yaml");
+        let write = |text: &str| fs::write(&config, text).unwrap();
+        write("dns-denied: nxdomain\n");
+        scenario.add_flags(&format!("--config {}", config.display()));
+        scenario.expect_errors("agent.yaml:1: there is no option `dns-denid`");
+        scenario.start();
+        let denied = |scenario: &Scenario| {
+            let reply = scenario.try_ask(0, "b.example", RecordType::A);
+            reply.map(|reply| reply.code())
+        };
+        assert_eq!(denied(&scenario).unwrap(), ResponseCode::NXDomain);
+        let address = scenario.learn(0, "a.example");
+        let process = scenario.agent().pid();
+
+        write("dns-denid: refused\n");
+        signal(&scenario, Signal::HUP);
+        wait_logged(&scenario, "goes on as it was started");
+        assert_eq!(denied(&scenario).unwrap(), ResponseCode::NXDomain);
+
+        write("dns-denied: refused\n");
+        signal(&scenario, Signal::HUP);
+        // The old agent answers as it did, and the new one in its place otherwise. No lookup passes
+        // by both: the resolver would say that there is no such name, with its own authority.
+        scenario.wait_until("the option is in force", || {
+            matches!(denied(&scenario), Ok(ResponseCode::Refused))
+        });
+        assert!(
+            scenario.connect(0, address).is_connected(),
+            "what was learned stays open"
+        );
+        assert_eq!(
+            scenario.agent().pid(),
+            process,
+            "the service manager's process is the same"
+        );
+        // Lookups are answered before the agent says that it is ready.
+        scenario.wait_until("the agent is ready", || {
+            scenario.installation().status().is_ok_and(|status| status.ready)
+        });
+        let status = scenario.installation().status().unwrap();
+        assert_eq!(
+            status.supervisor.map_or(0, |supervisor| supervisor.deaths),
+            0,
+            "{supervision}"
+        );
+        assert_eq!(status.heartbeat_gaps, 0);
+    }
+}
+
+#[test]
+fn sigquit_ends_the_agent_in_order() {
+    for supervision in ["--supervise=false", "--supervise"] {
+        let mut scenario = plan()
+            .flags(supervision)
+            .allow(0, &["a.example"])
+            .records(&["a.example 60 A 198.51.100.1"])
+            .start();
+        signal(&scenario, Signal::QUIT);
+        wait_logged(&scenario, "SIGQUIT: stopping; the ruleset stays in force");
+        // It has ended by itself: what SIGTERM finds is its exit code.
+        scenario.terminate();
+    }
 }
 
 #[test]

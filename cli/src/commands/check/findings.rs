@@ -14,6 +14,33 @@ pub(super) struct CheckFinding<'c> {
     pub(super) text: Option<&'c str>,
 }
 
+impl CheckFinding<'_> {
+    /// What is wrong, where in the object, and what to write instead: in one sentence, for what
+    /// shows the place by itself.
+    pub(super) fn sentence(&self) -> String {
+        let Diagnostic {
+            path,
+            reason,
+            suggestion,
+            position,
+            ..
+        } = self.diagnostic;
+        let object = Some(&self.report.object).filter(|object| position.is_none() && !object.is_empty());
+        let path = Some(path).filter(|path| !path.is_empty());
+        let parts: Vec<&str> = [object, path, Some(reason)]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        let mut text = parts.join(": ");
+        if let Some(suggestion) = suggestion {
+            // Writing to a String does not fail.
+            let _ = write!(text, " ({suggestion})");
+        }
+        text
+    }
+}
+
 /// All findings, sorted by file, then by severity with errors first, then by line.
 pub(super) fn findings(checked: &CheckedFiles) -> Vec<CheckFinding<'_>> {
     let each = checked.reports.iter().flat_map(|report| {

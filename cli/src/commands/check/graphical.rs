@@ -1,7 +1,6 @@
 //! Renders findings for a terminal: the lines around each, with the position marked.
 
 use std::fmt;
-use std::io;
 
 use cluster::check::CheckedFiles;
 use miette::{
@@ -11,28 +10,13 @@ use miette::{
 use policy::Severity;
 
 use crate::commands::table::printable;
+use crate::terminal::TerminalStyle;
 
 use super::excerpt::Excerpt;
 use super::findings::{CheckFinding, findings, summary};
 
-/// Colours and width of the output.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TerminalStyle {
-    colour: bool,
-    columns: usize,
-}
-
-impl TerminalStyle {
-    /// The terminal's width, and colours unless `NO_COLOR` switches them off.
-    pub(super) fn of_environment() -> Self {
-        const DEFAULT: usize = 100;
-        let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
-        Self {
-            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-            columns: if columns == 0 { DEFAULT } else { columns },
-        }
-    }
-}
+/// The width where the terminal does not know its own.
+const COLUMNS: u16 = 100;
 
 pub(super) fn render(checked: &CheckedFiles, look: TerminalStyle) -> String {
     let theme = match look.colour {
@@ -41,7 +25,7 @@ pub(super) fn render(checked: &CheckedFiles, look: TerminalStyle) -> String {
     };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_context_lines(1)
-        .with_width(look.columns);
+        .with_width(usize::from(look.columns.unwrap_or(COLUMNS)));
     let mut text = String::new();
     for finding in findings(checked) {
         // Writing to a String does not fail.
@@ -191,7 +175,7 @@ mod tests {
 
     const STYLE: TerminalStyle = TerminalStyle {
         colour: false,
-        columns: 80,
+        columns: Some(80),
     };
 
     fn rendered(text: &str) -> String {
