@@ -24,6 +24,7 @@ use crate::flow_watch;
 use crate::gate::{GateSettings, NodeGate};
 use crate::handles::AgentHandles;
 use crate::http::{HttpAudience, HttpError, HttpServer};
+use crate::hubble_server::{HubbleError, HubbleServer};
 use crate::ledger_file;
 use crate::local_api::ApiServer;
 use crate::local_authority::LocalAuthority;
@@ -58,6 +59,27 @@ pub enum StartError {
     /// The local API.
     #[error(transparent)]
     Api(#[from] ServeError),
+    /// The observer API.
+    #[error(transparent)]
+    Hubble(#[from] HubbleError),
+}
+
+/// What an agent shares with who starts it.
+#[derive(Debug)]
+pub struct AgentEquipment {
+    /// What happens is recorded here.
+    pub events: Arc<EventLog>,
+    /// With whose certificates TLS ends here, where rules want that.
+    pub authority: Option<Arc<LocalAuthority>>,
+}
+
+impl Default for AgentEquipment {
+    fn default() -> Self {
+        Self {
+            events: Arc::new(EventLog::new(RingLimits::default())),
+            authority: None,
+        }
+    }
 }
 
 /// A running agent. Dropping it stops it as a crash would; [`stop`](Agent::stop) ends it cleanly.
@@ -68,6 +90,7 @@ pub struct Agent {
     tasks: JoinSet<()>,
     _http: Vec<HttpServer>,
     _api: Option<ApiServer>,
+    _hubble: Option<HubbleServer>,
     _claim: Option<RunDirClaim>,
 }
 
@@ -127,6 +150,10 @@ impl Agent {
             )?);
         }
         let group = handles.settings.process.socket_group.as_ref();
+        let hubble = match &handles.settings.hubble {
+            Some(place) => Some(HubbleServer::start(place, group, view.clone())?),
+            None => None,
+        };
         let api = match &handles.settings.process.run_dir {
             Some(directory) => Some(ApiServer::start(directory, group, view, kept)?),
             None => None,
@@ -159,6 +186,7 @@ impl Agent {
             tasks,
             _http: http,
             _api: api,
+            _hubble: hubble,
             _claim: claim,
         })
     }

@@ -98,7 +98,8 @@ fn open(address: SocketAddr, kept: Option<&dyn SocketStore>) -> io::Result<TcpLi
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds a port that two agents may share.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,

@@ -7,6 +7,7 @@ use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
 use events::{Event, EventLog};
+use hubble::ObservedNode;
 use policy::PerDirection;
 
 use crate::explain::ExplainRequest;
@@ -43,6 +44,10 @@ pub trait Inspect: Send + Sync + 'static {
     fn event_row(&self, number: u64, event: &Event) -> EventRow;
     /// The name of this node.
     fn node(&self) -> String;
+    /// This node with what is remembered of it, for the observer API.
+    fn observed_node(&self) -> ObservedNode;
+    /// The kind of the policy in force of this name, as events write it.
+    fn policy_kind(&self, policy: &str) -> Option<String>;
     /// Figures for the gauges of `/metrics`.
     fn figures(&self) -> Figures;
 }
@@ -189,6 +194,14 @@ pub(crate) mod fake {
 
         fn node(&self) -> String {
             "node-1".into()
+        }
+
+        fn observed_node(&self) -> ObservedNode {
+            ObservedNode::default()
+        }
+
+        fn policy_kind(&self, _: &str) -> Option<String> {
+            None
         }
 
         fn figures(&self) -> Figures {

@@ -34,6 +34,7 @@ mod flow_watch;
 pub mod gate;
 pub mod handles;
 pub mod http;
+pub mod hubble_server;
 pub mod inspect;
 mod inspector;
 pub mod judge;

@@ -32,7 +32,7 @@ pub(crate) struct SocketFile {
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The socket cannot be made.
-    #[error("cannot serve at {}: {error}; choose another directory with --run-dir", socket.display())]
+    #[error("cannot serve at {}: {error}; choose another directory, with --run-dir or --hubble", socket.display())]
     Socket {
         /// The socket that could not be made.
         socket: PathBuf,

@@ -17,8 +17,9 @@ use enforcer::audit::Integrity;
 use enforcer::conntrack;
 use enforcer::revocation::Flow;
 use enforcer::{Element, FailMode, Interception, KernelTiers, LocalHost};
-use events::{Event, EventLog};
+use events::{Event, EventLog, RecordedTotals};
 use fqdn_cache::Teacher;
+use hubble::ObservedNode;
 use names::Name;
 use policy::explain::shown_ports;
 use policy::question::QuestionVerdict;
@@ -420,6 +421,30 @@ impl Inspect for View {
 
     fn node(&self) -> String {
         self.handles.settings.node.clone()
+    }
+
+    fn observed_node(&self) -> ObservedNode {
+        let RecordedTotals {
+            remembered,
+            capacity,
+            recorded,
+        } = self.handles.events.totals();
+        ObservedNode {
+            cluster: self.handles.settings.cluster_name.clone(),
+            name: self.handles.settings.node.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime: self.started.elapsed(),
+            remembered: u64::try_from(remembered).unwrap_or(u64::MAX),
+            capacity: u64::try_from(capacity).unwrap_or(u64::MAX),
+            seen: recorded,
+        }
+    }
+
+    fn policy_kind(&self, policy: &str) -> Option<String> {
+        let plan = Arc::clone(&self.handles.gate.in_force().plan);
+        // Of policies of different kinds with one name, whichever comes first: events tell names.
+        let found = plan.policies.iter().find(|known| known.id.to_string() == policy)?;
+        Some(found.id.kind.as_str().to_owned())
     }
 
     fn readiness(&self) -> Result<(), String> {

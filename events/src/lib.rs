@@ -25,6 +25,6 @@ pub use event::{
     PolicyChange, PolicyNews, RequestEvent,
 };
 pub use filter::EventFilter;
-pub use log::{EventBatch, EventLog, EventReader};
+pub use log::{EventBatch, EventLog, EventReader, RecordedTotals};
 pub use ring::{EventRing, EventSource, RingLimits};
 pub use sampler::SamplingRate;

@@ -50,6 +50,17 @@ pub struct EventBatch {
     pub lost: u64,
 }
 
+/// Totals of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedTotals {
+    /// Events that are remembered.
+    pub remembered: usize,
+    /// Events that are remembered at the most.
+    pub capacity: usize,
+    /// Events that were recorded since the start.
+    pub recorded: u64,
+}
+
 impl EventLog {
     /// An empty log.
     pub fn new(limits: RingLimits) -> Self {
@@ -95,6 +106,16 @@ impl EventLog {
     /// How many events were not recorded since the start, because their source had too many.
     pub fn left_out(&self) -> u64 {
         self.ring.lock().left_out()
+    }
+
+    /// How much is remembered, and was recorded.
+    pub fn totals(&self) -> RecordedTotals {
+        let ring = self.ring.lock();
+        RecordedTotals {
+            remembered: ring.len(),
+            capacity: ring.capacity(),
+            recorded: ring.latest(),
+        }
     }
 
     /// What is remembered: with it, how many events are forgotten or were never recorded.

@@ -181,6 +181,21 @@ impl EventRing {
         }
     }
 
+    /// How many events are remembered.
+    pub fn len(&self) -> usize {
+        self.held
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// How many events are remembered at the most.
+    pub fn capacity(&self) -> usize {
+        self.limits.total
+    }
+
     /// The number of the latest event; 0 where there was none.
     pub fn latest(&self) -> u64 {
         self.latest

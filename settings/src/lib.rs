@@ -35,8 +35,8 @@ pub use file::FileError;
 pub use host::HostFacts;
 pub use layer::OptionLayer;
 pub use option_values::{
-    ClusterPath, HttpAddress, InspectionMode, InterceptionMode, LogFormat, RecordsGroup, ServiceName, SocketGroup,
-    WebAddress, choice,
+    ClusterPath, HttpAddress, HubbleAddress, InspectionMode, InterceptionMode, LogFormat, RecordsGroup, ServiceName,
+    SocketGroup, WebAddress, choice,
 };
 pub use options::{
     AgentOptions, ClusterOptions, DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_CLUSTER_NAME, DEFAULT_RUN_DIR,
@@ -111,6 +111,9 @@ pub struct Settings {
     /// `--records-group`: the NFLOG group of refused and audited packets; none in `exec`.
     pub records_group: Option<u16>,
 
+    /// `--hubble`, with the files of TLS: where the observer API is served; nowhere by default.
+    pub hubble: Option<HubblePlace>,
+
     /// What is told of the cluster besides its objects.
     pub cluster: ClusterOptions,
     /// What becomes of a lookup.
@@ -142,6 +145,31 @@ impl Settings {
             false => upstream,
         }
     }
+}
+
+/// Where the observer API is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubblePlace {
+    /// On a Unix socket.
+    Socket(PathBuf),
+    /// On a port, over TLS.
+    Port {
+        /// The port.
+        address: SocketAddr,
+        /// The files of TLS.
+        tls: HubbleTls,
+    },
+}
+
+/// The files of the observer API's TLS, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubbleTls {
+    /// `--hubble-tls-cert`.
+    pub certificate: PathBuf,
+    /// `--hubble-tls-key`.
+    pub key: PathBuf,
+    /// `--hubble-tls-client-ca`.
+    pub client_authorities: PathBuf,
 }
 
 /// Where another cluster's objects are.

@@ -128,6 +128,43 @@ impl FromStr for WebAddress {
     }
 }
 
+/// Where the observer API is served (`--hubble`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubbleAddress {
+    /// On a Unix socket with this path.
+    Socket(PathBuf),
+    /// On this port.
+    Port(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl fmt::Display for HubbleAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "unix:{}", path.display()),
+            Self::Port(address) => address.fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for HubbleAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"));
+        match path {
+            Some(path) if path.starts_with('/') => Ok(Self::Socket(path.into())),
+            None if text == "off" => Ok(Self::Off),
+            _ => text
+                .parse()
+                .map(Self::Port)
+                .map_err(|_| "write unix:/PATH, an address with a port, as in 192.0.2.1:4244, or `off`".into()),
+        }
+    }
+}
+
 /// How refused and audited packets are recorded (`--records-group`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordsGroup {

@@ -23,7 +23,7 @@ use policy::{DenyResponse, QuestionMode};
 use super::bounds::{duration_within, duration_within_day, within};
 use super::dns_address::DnsAddress;
 use super::option_values::{
-    ClusterPath, DEFAULT_HTTP_PORT, HttpAddress, InspectionMode, InterceptionMode, LogFormat, RecordsGroup,
+    ClusterPath, DEFAULT_HTTP_PORT, HttpAddress, HubbleAddress, InspectionMode, InterceptionMode, LogFormat, RecordsGroup,
     ServiceName, SocketGroup, WebAddress, choice, cluster_domain, cluster_name, cluster_path, own_directory,
     packet_mark, routing_table, table_name, taint_key,
 };
@@ -487,6 +487,21 @@ pub struct ProcessOptions {
     /// addresses workloads reach, and changes nothing [default: none]
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<SocketGroup>,
+    /// Where the observer API of Hubble is served (gRPC), which shows what `namegate observe` does:
+    /// unix:PATH, for root and --socket-group; IP:PORT, over TLS with certificates of both ends; or
+    /// `off`
+    #[arg(long, value_name = "WHERE", default_value_t = HubbleAddress::Off)]
+    pub hubble: HubbleAddress,
+    /// With --hubble IP:PORT: the certificate that is shown to clients, in PEM [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub hubble_tls_cert: Option<PathBuf>,
+    /// With --hubble IP:PORT: its key, in PEM [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub hubble_tls_key: Option<PathBuf>,
+    /// With --hubble IP:PORT: the authorities that certificates of clients come from, in PEM
+    /// [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub hubble_tls_client_ca: Option<PathBuf>,
     /// How the log is written; `json`: an object a line
     #[arg(
         long,

@@ -12,12 +12,12 @@ use state_dir::StateDir;
 
 use super::bounds::HumanDuration;
 use super::host::HostFacts;
-use super::option_values::{ClusterPath, InterceptionMode};
+use super::option_values::{ClusterPath, HubbleAddress, InterceptionMode};
 use super::options::{
-    ClusterOptions, InterceptionOptions, LeaseOptions, LookupOptions, ObjectOptions, ResolverOptions,
+    ClusterOptions, InterceptionOptions, LeaseOptions, LookupOptions, ObjectOptions, ProcessOptions, ResolverOptions,
 };
 use super::rejected::{RejectedOption, rejected};
-use super::{AgentOptions, ClusterLead, OtherClusterAddress, Settings};
+use super::{AgentOptions, ClusterLead, HubblePlace, HubbleTls, OtherClusterAddress, Settings};
 
 use resolvers::{encrypted, listeners, upstreams};
 
@@ -81,6 +81,7 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
             .map(|it| (it.namespace.clone(), it.name.clone()))
             .collect(),
         records_group: kernel.records_group.group(),
+        hubble: hubble_place(&process)?,
 
         cluster,
         lookups,
@@ -89,6 +90,35 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         kernel,
         process,
     })
+}
+
+/// A port is served over TLS alone: what is shown there is who talks to whom.
+fn hubble_place(process: &ProcessOptions) -> Result<Option<HubblePlace>, RejectedOption> {
+    let tls = (
+        &process.hubble_tls_cert,
+        &process.hubble_tls_key,
+        &process.hubble_tls_client_ca,
+    );
+    match (&process.hubble, tls) {
+        (HubbleAddress::Off, _) => Ok(None),
+        (HubbleAddress::Socket(path), _) => Ok(Some(HubblePlace::Socket(path.clone()))),
+        (HubbleAddress::Port(address), (Some(certificate), Some(key), Some(client_authorities))) => {
+            Ok(Some(HubblePlace::Port {
+                address: *address,
+                tls: HubbleTls {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    client_authorities: client_authorities.clone(),
+                },
+            }))
+        }
+        (HubbleAddress::Port(address), _) => Err(rejected(
+            "hubble",
+            address,
+            "a port is served over TLS alone: say --hubble-tls-cert, --hubble-tls-key and --hubble-tls-client-ca, or \
+             serve unix:/PATH",
+        )),
+    }
 }
 
 fn node_name(given: Option<String>, host: &HostFacts) -> Result<String, RejectedOption> {

@@ -14,6 +14,7 @@ mod damage;
 mod failures;
 mod families;
 mod foreign;
+mod hubble;
 mod ingress;
 mod inspection;
 mod kernel;

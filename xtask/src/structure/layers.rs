@@ -17,15 +17,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("l7-proxy", &["names", "clock"]),
     ("enforcer", &["policy", "names", "clock"]),
     ("events", &["policy", "names", "clock"]),
+    ("hubble", &["api"]),
     ("supervisor", &["dns-proxy"]),
     ("cluster", &["policy", "names", "clock", "api", "state-dir"]),
     ("settings", &["enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "state-dir"]),
     ("doctor", &["settings", "enforcer", "policy", "api"]),
     ("planner", &["settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api"]),
     ("web", &["api"]),
-    ("agent", &["planner", "events", "web", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "l7-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
-    ("sandbox", &["agent", "planner", "events", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
-    ("cli", &["sandbox", "agent", "planner", "events", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
+    ("agent", &["planner", "events", "hubble", "web", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "l7-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
+    ("sandbox", &["agent", "planner", "events", "hubble", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
+    ("cli", &["sandbox", "agent", "planner", "events", "hubble", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
 ];
 
 /// Crates that nothing of the product is built from. They may depend on everything.

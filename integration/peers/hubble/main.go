@@ -1,0 +1,16 @@
+// Package main is the stock hubble CLI, which the tests ask the agent's observer API with.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/cilium/cilium/hubble/cmd"
+)
+
+func main() {
+	if err := cmd.Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
