@@ -49,7 +49,7 @@ use crate::records::{AnswerLog, RefusedLookups, WithheldAnswers};
 
 use admission::{AdmissionStep, ParkedAdmission};
 use admission_cache::{AdmissionCache, CacheVersion};
-use lookup_events::RefusedLookup;
+use lookup_events::{DeniedLookups, RefusedLookup};
 use silent_upstreams::SilentUpstreams;
 
 /// How long an answer waits for the rules that are being installed, with which the agent begins or
@@ -96,6 +96,7 @@ pub struct WorkerState {
     has_learned: bool,
     /// Refused since the last replies were sent, to be recorded once they are.
     refused: Vec<RefusedLookup>,
+    denied: DeniedLookups,
 }
 
 /// The settings that the gate needs for every lookup.
@@ -260,6 +261,7 @@ impl Gate for NodeGate {
             submissions: Vec::new(),
             has_learned: false,
             refused: Vec::new(),
+            denied: DeniedLookups::default(),
         }
     }
 
@@ -451,6 +453,9 @@ impl Gate for NodeGate {
         }
         if !worker_state.refused.is_empty() {
             self.0.record_refused(&mut worker_state.refused);
+        }
+        if !worker_state.denied.is_empty() {
+            self.0.count_denied(&mut worker_state.denied);
         }
     }
 

@@ -12,6 +12,8 @@ use agent::inspect::{Figures, OtherClusterGauges};
 use agent::metrics::Metrics;
 use clap::Args as _;
 use cluster::kubernetes::health::SourceFigures;
+use enforcer::records::RecordedVerdict;
+use policy::Direction;
 use promql_parser::parser::Expr;
 use serde_json::Value;
 
@@ -141,17 +143,7 @@ fn described(schema: &Value, value: &Value, path: &str) {
 
 #[test]
 fn alerts_and_the_dashboard_are_promql_and_speak_of_metrics_that_there_are() {
-    let figures = Figures {
-        source: Some(SourceFigures::default()),
-        other_clusters: vec![OtherClusterGauges {
-            name: "west".into(),
-            pods: 0,
-            contested: 0,
-            source: Some(SourceFigures::default()),
-        }],
-        ..Figures::default()
-    };
-    let text = Metrics::new().render(&figures);
+    let text = exposition();
     let exposed: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -173,10 +165,68 @@ fn alerts_and_the_dashboard_are_promql_and_speak_of_metrics_that_there_are() {
             let used = series(&parsed);
             assert!(!used.is_empty(), "{file}: {expression}");
             // The target's own: Prometheus makes it.
+            assert!(
+                !expression.contains("job=\"") && !expression.contains("job!="),
+                "{file}: elsewhere the job is called otherwise: {expression}"
+            );
             let unknown = used.iter().find(|name| *name != "up" && !exposed.contains(*name));
             assert_eq!(unknown, None, "{file}: {expression}");
         }
     }
+}
+
+/// What an agent exposes that has everything.
+fn exposition() -> String {
+    let figures = Figures {
+        source: Some(SourceFigures::default()),
+        other_clusters: vec![OtherClusterGauges {
+            name: "west".into(),
+            pods: 0,
+            contested: 0,
+            source: Some(SourceFigures::default()),
+        }],
+        ..Figures::default()
+    };
+    let metrics = Metrics::new();
+    // Namespaces have no series before something is counted.
+    metrics.denied_lookups("shop", 1);
+    for verdict in [RecordedVerdict::Audited, RecordedVerdict::Refused] {
+        metrics.record(Direction::Egress, verdict, "shop");
+    }
+    metrics.inspection_refused("policy");
+    metrics.render(&figures)
+}
+
+#[test]
+fn the_reference_lists_every_metric_with_its_labels() {
+    let text = exposition();
+    let mut table = "| metric | type | labels | what |\n|---|---|---|---|\n".to_owned();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = line.split_once(' ').unwrap();
+        let kind = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))
+            .unwrap();
+        let series = text.lines().filter(|line| line.starts_with(name));
+        let labels: BTreeSet<&str> = series
+            .filter_map(|line| line.split_once('{')?.1.rsplit_once('}'))
+            .flat_map(|(labels, _)| labels.split(','))
+            .filter_map(|label| Some(label.split_once('=')?.0).filter(|label| *label != "le"))
+            .collect();
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        table += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "));
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let written = fs::read_to_string(&page).unwrap();
+    let (before, _) = written.split_once("| metric |").unwrap();
+    let now = format!("{before}{table}");
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        fs::write(&page, &now).unwrap();
+    }
+    assert!(
+        written == now,
+        "docs/metrics.md is stale; INSTA_UPDATE=always writes its table:\n{table}"
+    );
 }
 
 /// The expressions of the alerts.

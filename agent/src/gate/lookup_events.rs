@@ -25,7 +25,35 @@ pub(super) struct RefusedLookup {
     reason: String,
 }
 
+/// Denied lookups since the last replies were sent, to be counted by namespace once they are. All
+/// of them, whether they are recorded or not.
+#[derive(Debug, Default)]
+pub(super) struct DeniedLookups(Vec<(Option<Arc<Governed>>, u64)>);
+
+impl DeniedLookups {
+    /// Adds one. Those that follow each other are mostly one client's.
+    fn add(&mut self, endpoint: Option<&Arc<Governed>>) {
+        match self.0.last_mut() {
+            Some((last, count)) if last.as_ref().map(Arc::as_ptr) == endpoint.map(Arc::as_ptr) => *count += 1,
+            _ => self.0.push((endpoint.cloned(), 1)),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl GateCore {
+    /// Counts what was denied.
+    #[cold]
+    pub(super) fn count_denied(&self, denied: &mut DeniedLookups) {
+        for (endpoint, count) in denied.0.drain(..) {
+            let namespace = endpoint.as_ref().map_or("", |endpoint| &endpoint.id.namespace);
+            self.metrics.denied_lookups(namespace, count);
+        }
+    }
+
     /// Notes a lookup that is refused, unless this source has had too many.
     pub(super) fn refused(
         &self,
@@ -36,6 +64,7 @@ impl GateCore {
         reason: &dyn Fn() -> String,
     ) {
         let endpoint = plan.governed.get(&source);
+        worker_state.denied.add(endpoint);
         let part = match endpoint {
             Some(_) => EventSource::Pod(source),
             None => EventSource::Others,

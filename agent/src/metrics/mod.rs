@@ -82,6 +82,7 @@ pub struct Metrics {
     discarded: [IntCounter; DISCARDS.len()],
     audited: PerDirection<Namespaces>,
     refused: PerDirection<Namespaces>,
+    denied: Namespaces,
     flows_cut: PerDirection<IntCounter>,
     flows_unattributed: IntGauge,
     /// Allowed, and refused by reason.
@@ -177,6 +178,15 @@ impl Metrics {
                  namegate_refused_packets_total counts all of them",
                 &["direction", "namespace"],
             )),
+            denied: Namespaces::new(
+                register.counters(
+                    "namegate_denied_lookups_total",
+                    "Lookups that policies denied, by the namespace of the Pod that asked; empty where no Pod that \
+                     policies govern has its address",
+                    &["namespace"],
+                ),
+                None,
+            ),
             flows_cut: PerDirection::from_fn(|direction| flows_cut.with_label_values(&[direction.as_str()])),
             inspection_allowed: register.counter(
                 "namegate_inspection_allowed_total",
@@ -252,7 +262,12 @@ impl Metrics {
             RecordedVerdict::Audited => &self.audited,
             RecordedVerdict::Refused => &self.refused,
         };
-        counters[direction].count(namespace);
+        counters[direction].count(namespace, 1);
+    }
+
+    /// Counts lookups that were denied; the namespace is empty where no governed Pod has asked.
+    pub fn denied_lookups(&self, namespace: &str, lookups: u64) {
+        self.denied.count(namespace, lookups);
     }
 
     /// Counts flows that were cut, because the program of this direction denies them.
@@ -286,7 +301,7 @@ impl Metrics {
 }
 
 fn by_direction(counters: &IntCounterVec) -> PerDirection<Namespaces> {
-    PerDirection::from_fn(|direction| Namespaces::new(counters.clone(), direction))
+    PerDirection::from_fn(|direction| Namespaces::new(counters.clone(), Some(direction)))
 }
 
 fn transport_index(transport: Transport) -> usize {
@@ -511,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_packets_are_counted_by_direction_and_namespace() {
+    fn recorded_packets_and_denied_lookups_are_counted_by_namespace() {
         let metrics = Metrics::new();
         for (direction, verdict, namespace) in [
             (Direction::Egress, RecordedVerdict::Audited, "shop"),
@@ -521,11 +536,14 @@ mod tests {
         ] {
             metrics.record(direction, verdict, namespace);
         }
+        metrics.denied_lookups("shop", 3);
+        metrics.denied_lookups("shop", 1);
         let text = rendered(&metrics);
         for line in [
             "namegate_audited_packets_total{direction=\"egress\",namespace=\"shop\"} 2",
             "namegate_audited_packets_total{direction=\"ingress\",namespace=\"shop\"} 1",
             "namegate_refused_records_total{direction=\"ingress\",namespace=\"\"} 1",
+            "namegate_denied_lookups_total{namespace=\"shop\"} 4",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
         }

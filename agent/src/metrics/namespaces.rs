@@ -11,18 +11,18 @@ const MOST: usize = 256;
 /// The label of all further ones. No namespace can be called that.
 const OTHERS: &str = "(others)";
 
-/// A counter for each namespace in one direction, up to a bound; the namespaces that come first
-/// have their own.
+/// A counter for each namespace, in one direction where there are two, up to a bound; the
+/// namespaces that come first have their own.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     counters: IntCounterVec,
-    direction: Direction,
+    direction: Option<Direction>,
     known: Mutex<HashMap<String, IntCounter>>,
 }
 
 impl Namespaces {
-    /// `counters` have the labels `direction` and `namespace`.
-    pub(super) fn new(counters: IntCounterVec, direction: Direction) -> Self {
+    /// `counters` have the labels `direction`, if there is one, and `namespace`.
+    pub(super) fn new(counters: IntCounterVec, direction: Option<Direction>) -> Self {
         Self {
             counters,
             direction,
@@ -30,18 +30,21 @@ impl Namespaces {
         }
     }
 
-    /// Counts one for a namespace.
-    pub(super) fn count(&self, namespace: &str) {
+    /// Adds to the count of a namespace.
+    pub(super) fn count(&self, namespace: &str, more: u64) {
         let mut known = self.known.lock();
         if let Some(counter) = known.get(namespace) {
-            return counter.inc();
+            return counter.inc_by(more);
         }
         let label = match known.len() < MOST {
             true => namespace,
             false => OTHERS,
         };
-        let counter = self.counters.with_label_values(&[self.direction.as_str(), label]);
-        counter.inc();
+        let counter = match self.direction {
+            Some(direction) => self.counters.with_label_values(&[direction.as_str(), label]),
+            None => self.counters.with_label_values(&[label]),
+        };
+        counter.inc_by(more);
         if label == namespace {
             known.insert(namespace.to_owned(), counter);
         }
@@ -58,10 +61,10 @@ mod tests {
     #[test]
     fn namespaces_without_end_share_one_series() {
         let counters = IntCounterVec::new(Opts::new("x_total", "x"), &["direction", "namespace"]).unwrap();
-        let namespaces = Namespaces::new(counters.clone(), Direction::Ingress);
+        let namespaces = Namespaces::new(counters.clone(), Some(Direction::Ingress));
         for _ in 0..2 {
             for number in 0..1_000 {
-                namespaces.count(&format!("n{number}"));
+                namespaces.count(&format!("n{number}"), 1);
             }
         }
         assert_eq!(counters.collect()[0].get_metric().len(), MOST + 1);

@@ -67,6 +67,11 @@ fn a_refused_lookup_and_a_refused_connection_are_shown_with_policy_and_reason() 
         assert!(row.time.starts_with("20") && row.time.ends_with('Z'), "{row:?}");
     }
 
+    let denied = scenario
+        .agent()
+        .metric("namegate_denied_lookups_total{namespace=\"shop\"}");
+    assert_eq!(denied.unwrap(), 1.0);
+
     // Filters run in the agent.
     assert_eq!(
         observed(&scenario, &["--to-fqdn", "*.example", "--type", "lookup"]).len(),
