@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::EventRow;
-use events::EventReader;
+use events::{EventKind, EventReader};
 use hubble::observer::NodeObserver;
 use hubble::{FlowReader, FlowSource, ListenError, ObservedNode, listen};
 use settings::{HubblePlace, SocketGroup};
@@ -92,6 +92,9 @@ async fn until_failure(server: impl Future<Output = Result<(), ListenError>>) {
     }
 }
 
+/// What is shown as flows.
+const WATCHED: [EventKind; 3] = [EventKind::Lookup, EventKind::Flow, EventKind::Request];
+
 /// The events of the running agent.
 struct InspectedEvents(Arc<dyn Inspect>);
 
@@ -104,8 +107,8 @@ impl FlowSource for InspectedEvents {
         let log = self.0.events();
         Box::new(InspectedReader {
             reader: match with_past {
-                true => log.read_all(),
-                false => log.read_new(),
+                true => log.read_all(WATCHED),
+                false => log.read_new(WATCHED),
             },
             inspect: Arc::clone(&self.0),
         })

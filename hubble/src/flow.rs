@@ -114,7 +114,7 @@ fn of_packet(row: &EventRow, scene: FlowScene<'_>) -> Flow {
     let decides = row.rule.is_some() || row.verdict == "allowed";
     let mut summary = row.protocol.clone().unwrap_or_default();
     if let Some(totals) = &row.totals {
-        summary += &format!(" ended: {} packets, {} bytes", totals.packets, totals.bytes);
+        summary += &format!(" {totals}");
     }
     if let Some(rule) = &row.rule {
         summary += &format!(" by {rule}");

@@ -23,9 +23,9 @@ use policy::{DenyResponse, QuestionMode};
 use super::bounds::{duration_within, duration_within_day, within};
 use super::dns_address::DnsAddress;
 use super::option_values::{
-    ClusterPath, DEFAULT_HTTP_PORT, HttpAddress, HubbleAddress, InspectionMode, InterceptionMode, LogFormat, RecordsGroup,
-    ServiceName, SocketGroup, WebAddress, choice, cluster_domain, cluster_name, cluster_path, own_directory,
-    packet_mark, routing_table, table_name, taint_key,
+    ClusterPath, DEFAULT_HTTP_PORT, HttpAddress, HubbleAddress, InspectionMode, InterceptionMode, LogFormat,
+    RecordsGroup, ServiceName, SocketGroup, WebAddress, choice, cluster_domain, cluster_name, cluster_path,
+    own_directory, packet_mark, routing_table, table_name, taint_key,
 };
 use super::upstream::UpstreamAddress;
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Revocation, UnknownPods};

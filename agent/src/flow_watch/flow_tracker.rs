@@ -43,7 +43,7 @@ pub(super) struct FlowTracker {
     /// Flows whose beginning was recorded.
     open: LruCache<Flow, OpenFlow>,
     decisions: LruCache<DecisionKey, (EventVerdict, Option<Attribution>, Time)>,
-    scene: Option<FlowScene>,
+    scene: Option<TrackedScene>,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ struct DecisionKey {
 
 /// What is looked up in a plan for every flow.
 #[derive(Debug)]
-struct FlowScene {
+struct TrackedScene {
     desired: Arc<DesiredState>,
     local: Arc<[Endpoint]>,
     roles: FlowRoles,
@@ -220,7 +220,7 @@ impl FlowTracker {
         (verdict, decided)
     }
 
-    fn scene(&mut self, plan: &Plan) -> &FlowScene {
+    fn scene(&mut self, plan: &Plan) -> &TrackedScene {
         let is_current = self
             .scene
             .as_ref()
@@ -229,11 +229,11 @@ impl FlowTracker {
             self.scene = None;
             self.decisions.clear();
         }
-        self.scene.get_or_insert_with(|| FlowScene::of(plan))
+        self.scene.get_or_insert_with(|| TrackedScene::of(plan))
     }
 }
 
-impl FlowScene {
+impl TrackedScene {
     fn of(plan: &Plan) -> Self {
         let local = Arc::clone(&plan.local);
         let addresses = local.iter().enumerate();

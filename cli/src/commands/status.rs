@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, style: TerminalStyle) -> crate::Result {
         let rules = ask(client.rules())??;
         crate::print(&match args.output {
             OutputFormat::Json => to_json(&rules)?,
-            OutputFormat::Table => rule_table(&rules),
+            OutputFormat::Table => rule_table(&rules, style),
         })?;
         return Ok(VerbOutcome::Positive);
     }
@@ -259,7 +259,7 @@ fn programs(row: &EndpointRow) -> String {
     format!("{} {}", of(&row.program), of(&row.ingress_program))
 }
 
-fn rule_table(rules: &[RuleRow]) -> String {
+fn rule_table(rules: &[RuleRow], style: TerminalStyle) -> String {
     if rules.is_empty() {
         return "No policy is in force.\n".into();
     }
@@ -282,6 +282,7 @@ fn rule_table(rules: &[RuleRow]) -> String {
                 },
             ]
         }),
+        style,
     )
 }
 
@@ -351,7 +352,7 @@ mod tests {
             is_audited: true,
             ..needed.clone()
         };
-        let text = rule_table(&[needed, unused]);
+        let text = rule_table(&[needed, unused], TerminalStyle::default());
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(
             lines[1],
@@ -359,7 +360,7 @@ mod tests {
         );
         let since = ["0", "none", "since", "2026-11-30T11:00:00.000Z"];
         assert!(lines[2].ends_with(&since) && lines[2].contains(&"(audit)"), "{text}");
-        assert_eq!(rule_table(&[]), "No policy is in force.\n");
+        assert_eq!(rule_table(&[], TerminalStyle::default()), "No policy is in force.\n");
     }
 
     #[test]

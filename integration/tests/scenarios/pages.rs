@@ -16,6 +16,7 @@ use api::{SuggestionAnswer, examples};
 use clock::WallTime;
 use events::{Event, EventDetail, EventEnd, EventLog, EventSource, EventVerdict, FlowEvent, FlowNat, RingLimits};
 use hickory_proto::rr::RecordType;
+use hubble::ObservedNode;
 use namegate_integration::browser::{Browser, find_browser};
 use namegate_integration::{Scenario, SetOnDrop, ip};
 use netns::Namespace;
@@ -247,6 +248,14 @@ impl Inspect for LoudNode {
 
     fn node(&self) -> String {
         "loud".into()
+    }
+
+    fn observed_node(&self) -> ObservedNode {
+        ObservedNode::default()
+    }
+
+    fn policy_kind(&self, _: &str) -> Option<String> {
+        None
     }
 
     fn figures(&self) -> Figures {
