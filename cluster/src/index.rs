@@ -6,11 +6,12 @@
 //! - `known_cluster`: the objects of a cluster, the own one or another; `pods`, `services`,
 //!   `identities` of them.
 //! - [`mesh`]: other clusters; `claims`: whose an address is.
-//! - `networks`: what lies inside.
+//! - `networks`: what lies inside. `frontends`: where Services are reached.
 
 pub mod mesh;
 
 mod claims;
+mod frontends;
 mod identities;
 mod known_cluster;
 mod lint_context;
@@ -29,6 +30,7 @@ use policy::{CidrGroup, Endpoint, EndpointId, Inventory, Policy, PolicyId};
 use crate::object::{Object, ObjectChange, ObjectKey};
 use crate::slim::SlimNode;
 
+pub use frontends::ServiceFrontend;
 use known_cluster::KnownCluster;
 use mesh::OtherClusterIndex;
 use networks::ClusterNetworks;
@@ -243,6 +245,16 @@ impl Cluster {
     /// The DNS Services among `names` (namespace, name), as the addresses that pods ask.
     pub fn dns_services(&self, names: &[(String, String)]) -> Vec<SocketAddr> {
         self.own.services.dns(names)
+    }
+
+    /// Where the Services with backends are reached over TCP.
+    pub fn service_frontends(&self) -> impl Iterator<Item = ServiceFrontend> {
+        self.own.services.frontends()
+    }
+
+    /// Another number whenever a Service or an EndpointSlice is another.
+    pub fn services_revision(&self) -> u64 {
+        self.own.services.revision()
     }
 }
 

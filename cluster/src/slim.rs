@@ -94,6 +94,8 @@ pub struct SlimService {
     pub selector: Option<Labels>,
     /// Its addresses inside the cluster; a headless one has none.
     pub addresses: BTreeSet<IpAddr>,
+    /// Its addresses outside of it: `externalIPs`, and those of its load balancer.
+    pub external: BTreeSet<IpAddr>,
     /// Its ports.
     pub ports: Box<[SlimServicePort]>,
     /// Whether nodes without a Pod of it forward to it what comes from outside, with their own
@@ -127,6 +129,8 @@ pub struct SlimServicePort {
     pub port: u16,
     /// The port at which its backends listen; `None` where that is no port.
     pub target: Option<TargetPort>,
+    /// The port at which each node listens for it, where it has one.
+    pub node_port: Option<u16>,
 }
 
 /// Backends of a Service.
@@ -143,6 +147,19 @@ pub struct SlimEndpointSlice {
     /// The addresses of the backends; one that holds names has none. Those that are not ready
     /// count: they are about to be, and the kernel should know first.
     pub backends: Box<[IpAddr]>,
+    /// The ports at which all of them listen.
+    pub ports: Box<[SlimSlicePort]>,
+}
+
+/// A port of the backends of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlimSlicePort {
+    /// The name of the Service's port that leads there, where it has one.
+    pub name: Option<Box<str>>,
+    /// Its protocol; `None` for one that is not known here.
+    pub protocol: Option<Protocol>,
+    /// Its number.
+    pub port: u16,
 }
 
 impl SlimPod {

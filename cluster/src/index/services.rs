@@ -8,6 +8,8 @@ use policy::inventory::{InventoryService, ServiceIndex};
 
 use crate::slim::{SlimEndpointSlice, SlimService, SlimServiceImport};
 
+use super::frontends::{self, ServiceFrontend};
+
 /// Namespace and name.
 pub(super) type SharedName = (Arc<str>, Arc<str>);
 
@@ -25,6 +27,8 @@ pub(super) struct KnownServices {
     slices_of: SlicesOf,
     /// The same of ServiceImports.
     slices_of_imports: SlicesOf,
+    /// How often something of this changed.
+    revision: u64,
 }
 
 type SlicesOf = BTreeMap<SharedName, BTreeSet<Arc<str>>>;
@@ -132,7 +136,8 @@ impl KnownServices {
     }
 
     /// Makes one service of the index anew.
-    fn look_again(&self, key: SharedName, index: &mut ServiceIndex) {
+    fn look_again(&mut self, key: SharedName, index: &mut ServiceIndex) {
+        self.revision += 1;
         let (service, import) = (self.services.get(&key), self.imports.get(&key));
         let slices = self.slices_of.get(&key);
         // Without its object nothing says that it is imported.
@@ -171,6 +176,21 @@ impl KnownServices {
     /// The Services, by namespace and name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&SharedName, &SlimService)> {
         self.services.iter().map(|(key, service)| (key, &**service))
+    }
+
+    /// Where they are reached over TCP, those with backends.
+    pub(super) fn frontends(&self) -> impl Iterator<Item = ServiceFrontend> {
+        self.services.iter().flat_map(|(key, service)| {
+            let slices = self.slices_of.get(key).into_iter().flatten();
+            let slice = |name: &Arc<str>| self.slices.get(&(Arc::clone(&key.0), Arc::clone(name)));
+            let slices: Vec<&SlimEndpointSlice> = slices.filter_map(slice).map(Arc::as_ref).collect();
+            frontends::of_service(service, &slices).collect::<Vec<_>>()
+        })
+    }
+
+    /// Another number whenever one of them, or a slice, is another.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The DNS Services among `names` (namespace, name), as the addresses that pods ask.

@@ -12,10 +12,10 @@ use policy::labels::Labels;
 use policy::lint::TargetPort;
 use serde::{Deserialize, Deserializer};
 
-use super::wire::{WireObject, WirePort, WireServicePort, WireTargetPort};
+use super::wire::{WireObject, WirePort, WireServicePort, WireSlicePort, WireTargetPort};
 use super::{
     DEFAULT_NAMESPACE, PodTemplate, SlimEndpointSlice, SlimNamespace, SlimNode, SlimPod, SlimService,
-    SlimServiceImport, SlimServicePort,
+    SlimServiceImport, SlimServicePort, SlimSlicePort,
 };
 
 /// What the API server puts where a Pod names no service account.
@@ -120,7 +120,9 @@ impl SlimKind for SlimNode {
 
 impl SlimKind for SlimService {
     fn from_wire(wire: WireObject, bad: &mut Vec<BadValue>) -> Self {
-        let WireObject { metadata, spec, .. } = wire;
+        let WireObject {
+            metadata, spec, status, ..
+        } = wire;
         let spec = spec.unwrap_or_default();
         // "None" and "" are the words for "no address" (headless services; not yet allocated).
         let is_address = |ip: &&str| !matches!(*ip, "None" | "");
@@ -131,6 +133,15 @@ impl SlimKind for SlimService {
             let ip = Some(ip.as_str()).filter(is_address);
             addresses.extend(value::<IpAddr>(ip, bad, || format!("spec.clusterIPs[{index}]")));
         }
+        let mut external = BTreeSet::new();
+        for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
+            external.extend(value::<IpAddr>(Some(ip), bad, || format!("spec.externalIPs[{index}]")));
+        }
+        let load_balancer = status.and_then(|status| status.load_balancer).unwrap_or_default();
+        for (index, ingress) in load_balancer.ingress.iter().flatten().enumerate() {
+            let path = || format!("status.loadBalancer.ingress[{index}].ip");
+            external.extend(value::<IpAddr>(ingress.ip.as_deref().filter(is_address), bad, path));
+        }
         let is_reached_from_outside = matches!(spec.service_type.as_deref(), Some("NodePort" | "LoadBalancer"));
         Self {
             namespace: namespace(metadata.namespace),
@@ -139,6 +150,7 @@ impl SlimKind for SlimService {
             hides_clients: is_reached_from_outside && spec.external_traffic_policy.as_deref() != Some("Local"),
             selector: spec.selector.filter(|selector: &Labels| !selector.is_empty()),
             addresses,
+            external,
             ports: spec.ports.into_iter().flatten().filter_map(service_port).collect(),
         }
     }
@@ -171,6 +183,7 @@ impl SlimKind for SlimEndpointSlice {
             metadata,
             address_type,
             endpoints,
+            ports,
             ..
         } = wire;
         let mut backends = Vec::new();
@@ -199,6 +212,7 @@ impl SlimKind for SlimEndpointSlice {
             service,
             import,
             backends: backends.into(),
+            ports: ports.into_iter().flatten().filter_map(slice_port).collect(),
         }
     }
 }
@@ -234,6 +248,20 @@ fn service_port(written: WireServicePort) -> Option<SlimServicePort> {
             Some(WireTargetPort::Number(target)) => u16::try_from(target).ok().map(TargetPort::Number),
             Some(WireTargetPort::Name(name)) => Some(TargetPort::Name(name)),
         },
+        // The API server writes 0 where it gives none.
+        node_port: written
+            .node_port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0),
+    })
+}
+
+/// One without a number stands for all ports, which no Service's port leads to.
+fn slice_port(written: WireSlicePort) -> Option<SlimSlicePort> {
+    Some(SlimSlicePort {
+        name: written.name.filter(|name| !name.is_empty()).map(Into::into),
+        protocol: protocol(written.protocol.as_deref()),
+        port: u16::try_from(written.port?).ok()?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use policy::Protocol;
 use policy::labels::Labels;
 use policy::lint::TargetPort;
 use serde::{Serialize, Serializer};
@@ -77,10 +78,10 @@ impl Serialize for SlimService {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ports = self.ports.iter().map(|port| {
             let mut written = json!({"name": port.name, "port": port.port});
-            written["protocol"] = match port.protocol {
-                Some(protocol) => json!(protocol),
-                None => "unknown".into(),
-            };
+            written["protocol"] = written_protocol(port.protocol);
+            if let Some(port) = port.node_port {
+                written["nodePort"] = json!(port);
+            }
             written["targetPort"] = match &port.target {
                 Some(TargetPort::Number(number)) => json!(number),
                 Some(TargetPort::Name(name)) => json!(name),
@@ -101,6 +102,8 @@ impl Serialize for SlimService {
             spec: Some(json!({
                 "type": service_type,
                 "clusterIPs": self.addresses,
+                // Those of a load balancer mean the same.
+                "externalIPs": self.external,
                 "selector": self.selector,
                 "ports": ports,
             })),
@@ -133,6 +136,11 @@ impl Serialize for SlimEndpointSlice {
         let service = self.service.as_deref().map(|name| (SLICE_OF, name));
         let import = self.import.as_deref().map(|name| (SLICE_OF_IMPORT, name));
         let labels: BTreeMap<&str, &str> = service.into_iter().chain(import).collect();
+        let ports = self.ports.iter().map(|port| {
+            let protocol = written_protocol(port.protocol);
+            json!({"name": port.name, "port": port.port, "protocol": protocol})
+        });
+        let ports: Vec<_> = ports.collect();
         let object = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -140,9 +148,14 @@ impl Serialize for SlimEndpointSlice {
             // Whether it holds addresses of one family or of both says nothing here.
             "addressType": "",
             "endpoints": [{"addresses": self.backends}],
+            "ports": ports,
         });
         object.serialize(serializer)
     }
+}
+
+fn written_protocol(protocol: Option<Protocol>) -> serde_json::Value {
+    protocol.map_or_else(|| "unknown".into(), |protocol| json!(protocol))
 }
 
 #[derive(Serialize)]
@@ -250,6 +263,7 @@ mod tests {
             "ports": [{"port": 80}],
         }));
         assert_eq!(slice["endpoints"], json!([{"addresses": ["10.0.0.1"]}]));
+        assert_eq!(slice["ports"][0]["port"], 80);
         let node = survives::<SlimNode>(json!({
             "metadata": {"name": "n"},
             "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"], "taints": []},
@@ -294,6 +308,13 @@ mod tests {
                 {"port": 80}, {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": "dns"},
                 {"port": 1, "protocol": "other", "targetPort": 70_000}]},
         }));
+        let service = survives::<SlimService>(json!({
+            "metadata": {"name": "s"},
+            "spec": {"externalIPs": ["192.0.2.7"], "ports": [{"port": 80, "nodePort": 30_080}, {"port": 81, "nodePort": 0}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"hostname": "lb.example"}]}},
+        }));
+        assert_eq!(service["spec"]["externalIPs"], json!(["192.0.2.7", "192.0.2.8"]));
+        assert_eq!(service["spec"]["ports"][0]["nodePort"], 30_080);
         survives::<SlimService>(json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "None"}}));
         survives::<SlimServiceImport>(json!({
             "metadata": {"name": "db", "namespace": "shop", "labels": {"a": "b"}},

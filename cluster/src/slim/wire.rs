@@ -15,9 +15,10 @@ pub struct WireObject {
     pub(crate) metadata: ObjectMeta,
     pub(super) spec: Option<WireSpec>,
     pub(super) status: Option<WireStatus>,
-    /// Of an EndpointSlice, as is the next.
+    /// Of an EndpointSlice, as are the next two.
     pub(super) address_type: Option<String>,
     pub(super) endpoints: Option<Vec<WireEndpoint>>,
+    pub(super) ports: Option<Vec<WireSlicePort>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -46,6 +47,8 @@ pub(super) struct WireSpec {
     #[serde(rename = "type")]
     pub(super) service_type: Option<String>,
     pub(super) external_traffic_policy: Option<String>,
+    #[serde(rename = "externalIPs")]
+    pub(super) external_ips: Option<Vec<String>>,
     /// Of a ServiceImport.
     pub(super) ips: Option<Vec<String>>,
 }
@@ -66,6 +69,15 @@ pub(super) struct WireServicePort {
     pub(super) port: i32,
     pub(super) protocol: Option<String>,
     pub(super) target_port: Option<WireTargetPort>,
+    pub(super) node_port: Option<i32>,
+}
+
+/// A port of an EndpointSlice, which may stand for all.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct WireSlicePort {
+    pub(super) name: Option<String>,
+    pub(super) port: Option<i32>,
+    pub(super) protocol: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +100,19 @@ pub(super) struct WireStatus {
     pub(super) addresses: Option<Vec<WireNodeAddress>>,
     /// Of a ServiceImport.
     pub(super) clusters: Option<Vec<WireExporter>>,
+    /// Of a Service.
+    pub(super) load_balancer: Option<WireLoadBalancer>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct WireLoadBalancer {
+    pub(super) ingress: Option<Vec<WireLoadBalancerIngress>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct WireLoadBalancerIngress {
+    /// One that has a name in its place is reached past the node.
+    pub(super) ip: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
