@@ -18,19 +18,22 @@ use supervisor::Supervision;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::flow_watch;
 use crate::gate::{GateSettings, NodeGate};
 use crate::handles::AgentHandles;
 use crate::http::{HttpAudience, HttpError, HttpServer};
 use crate::hubble_server::{HubbleError, HubbleServer};
+use crate::inspector::Inspector;
+use crate::judge::NodeJudge;
 use crate::ledger_file;
 use crate::local_api::ApiServer;
 use crate::local_authority::LocalAuthority;
 use crate::local_socket::ServeError;
 use crate::metrics::Metrics;
 use crate::reconcile::Reconciler;
+use crate::reconciler_part::{self, PartGiver, ReconcilerPart};
 use crate::records::{self, Recorder};
 use crate::revocation::Revoker;
 use crate::run_dir::{RunDirClaim, RunDirError};
@@ -38,7 +41,8 @@ use crate::view::View;
 use planner::ActivePlan;
 use planner::Planner;
 
-/// How long a clean end waits for lookups in flight.
+/// How long a clean end waits for lookups in flight, and for what is under way on connections that
+/// are looked into; and for handshakes with it where another agent follows.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Why the agent could not start, or had to end.
@@ -88,9 +92,12 @@ pub struct Agent {
     progress: watch::Receiver<Progress>,
     source_failure: watch::Receiver<Option<String>>,
     tasks: JoinSet<()>,
-    _http: Vec<HttpServer>,
-    _api: Option<ApiServer>,
-    _hubble: Option<HubbleServer>,
+    /// The source of objects and the loop that follows it.
+    reconciling: JoinSet<()>,
+    part: PartGiver,
+    http: Vec<HttpServer>,
+    api: Option<ApiServer>,
+    hubble: Option<HubbleServer>,
     _claim: Option<RunDirClaim>,
 }
 
@@ -124,7 +131,7 @@ impl Agent {
         };
         let metrics = Arc::new(Metrics::new());
         let handles = assemble(settings, Arc::clone(&metrics), supervision.clone(), equipment)?;
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut reconciling) = (JoinSet::new(), JoinSet::new());
 
         let SourceHandles {
             health,
@@ -133,7 +140,8 @@ impl Agent {
             status_reporter,
         } = source.handles();
         let revoker = Revoker::start(handles.clone(), Arc::clone(&metrics), cut_notices);
-        let reconciler = Reconciler::new(handles.clone(), revoker);
+        let (part, taken) = reconciler_part::pair();
+        let reconciler = Reconciler::new(handles.clone(), revoker, taken);
         let progress = reconciler.progress();
         if let Some(reporter) = status_reporter {
             tasks.spawn(reporter.run(progress.clone()));
@@ -162,7 +170,7 @@ impl Agent {
         // A short queue: while one update is put in force, the source waits and collects.
         let (updates, inbox) = mpsc::channel(16);
         let (failed, source_failure) = watch::channel(None);
-        tasks.spawn(async move {
+        reconciling.spawn(async move {
             if let Err(failure) = source.run(updates).await {
                 error!(%failure, "the source of objects ended");
                 failed.send_replace(Some(failure.to_string()));
@@ -177,16 +185,18 @@ impl Agent {
             tasks.spawn(records::listen(group, recorder, gate, records::by_explanation));
         }
         tasks.spawn(flow_watch::watch_flows(handles.clone()));
-        tasks.spawn(reconciler.run(inbox));
+        reconciling.spawn(reconciler.run(inbox));
 
         Ok(Self {
             handles,
             progress,
             source_failure,
             tasks,
-            _http: http,
-            _api: api,
-            _hubble: hubble,
+            reconciling,
+            part,
+            http,
+            api,
+            hubble,
             _claim: claim,
         })
     }
@@ -245,11 +255,17 @@ impl Agent {
     }
 
     /// Ends it: lookups fall through at once in fail-mode open, those in flight are answered,
-    /// enforcement stays in the kernel, and the ledger is saved.
+    /// enforcement stays in the kernel, and the ledger is saved. Where another agent follows,
+    /// connections that are looked into go on for `--inspect-drain`.
     pub async fn stop(mut self) {
         // No more rules, and no heartbeat: from here on new lookups no longer come to us.
         self.tasks.shutdown().await;
+        match self.handles.inspector.is_running() {
+            true => self.part.give(ReconcilerPart::Waits).await,
+            false => self.reconciling.shutdown().await,
+        }
         self.handles.enforcer.stop_heartbeat().await;
+        let is_followed = self.handles.enforcer.is_followed();
         let mut server = self.handles.server.lock().await;
         if let Err(error) = server.listen(&[]).await {
             error!(%error, "the DNS listeners could not be ended in order");
@@ -261,8 +277,16 @@ impl Agent {
         };
         // Whoever waits longer asks again, and then no longer us.
         let _ = tokio::time::timeout(DRAIN, drained).await;
+        drop(server);
+        if !is_followed {
+            self.reconciling.shutdown().await;
+            self.handles.inspector.drain(DRAIN).await;
+        }
         self.handles.enforcer.shut_down().await;
         self.save_ledger();
+        if is_followed {
+            self.leave_connections().await;
+        }
     }
 
     fn save_ledger(&self) {
@@ -271,6 +295,29 @@ impl Agent {
         {
             error!(%error, "the ledger's snapshot cannot be written");
         }
+    }
+
+    /// Lets connections that are looked into come to an end, beside an agent that takes new ones.
+    async fn leave_connections(mut self) {
+        // Whoever asks is to ask the other agent.
+        (self.http, self.api, self.hubble) = (Vec::new(), None, None);
+        if self.handles.inspector.is_running() {
+            // The kernel hands new ones to the other agent. Of those before, some handshakes may be
+            // under way.
+            tokio::time::sleep(DRAIN).await;
+            let open = self.handles.inspector.open_connections();
+            let within = self.handles.settings.inspection.inspect_drain;
+            info!(open, ?within, "connections that are looked into go on until they end");
+            self.part.give(ReconcilerPart::Judges).await;
+            let reset = self.handles.inspector.drain(within).await;
+            if reset > 0 {
+                warn!(
+                    reset,
+                    "connections that were looked into are reset; --inspect-drain is over"
+                );
+            }
+        }
+        self.reconciling.shutdown().await;
     }
 }
 
@@ -336,7 +383,10 @@ fn assemble(
         server.keep_sockets(supervision.clone());
     }
     let server = Arc::new(tokio::sync::Mutex::new(server));
+    let judge = NodeJudge::new(Arc::clone(&gate), Arc::clone(&ledger), authority.clone());
+    let inspector = Inspector::new(settings.inspection.clone(), Arc::new(judge));
     Ok(AgentHandles {
+        inspector: Arc::new(inspector),
         settings: Arc::new(settings),
         ledger,
         enforcer,

@@ -13,6 +13,7 @@ use settings::Settings;
 use supervisor::Supervision;
 
 use crate::gate::NodeGate;
+use crate::inspector::Inspector;
 use crate::local_authority::LocalAuthority;
 use crate::records::Recorder;
 
@@ -35,6 +36,8 @@ pub struct AgentHandles {
     pub authority: Option<Arc<LocalAuthority>>,
     /// The DNS listeners. Locked only while they change.
     pub server: Arc<tokio::sync::Mutex<DnsServer<NodeGate>>>,
+    /// What looks into connections.
+    pub inspector: Arc<Inspector>,
     /// Who starts it again when it dies, if anybody.
     pub supervision: Option<Arc<Supervision>>,
 }

@@ -76,6 +76,8 @@ pub struct Figures {
     pub policies: [usize; 4],
     /// Lookups in flight.
     pub lookups_in_flight: usize,
+    /// Connections that are looked into and open.
+    pub inspected_connections: usize,
     /// Packets refused in each direction, from the kernel's counters: IPv4, IPv6.
     pub refused_packets: PerDirection<[u64; 2]>,
     /// How often records were lost because too many came.

@@ -3,9 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use enforcer::{Handover, routing};
 use l7_proxy::{DialOptions, L7Server, L7ServerConfig, PassageLimits};
+use parking_lot::Mutex;
 use planner::Plan;
 use settings::{InspectionMode, InspectionOptions};
 use tracing::{error, info, warn};
@@ -15,11 +17,14 @@ use crate::judge::NodeJudge;
 /// The most threads that look into connections.
 const MOST_THREADS: usize = 4;
 
+/// How often an agent that ends looks whether connections are still open.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The listeners and threads that look into connections, once there are any.
-pub(crate) struct Inspector {
+pub struct Inspector {
     options: InspectionOptions,
     judge: Arc<NodeJudge>,
-    server: Option<L7Server>,
+    server: Mutex<Option<L7Server>>,
 }
 
 impl Inspector {
@@ -27,29 +32,59 @@ impl Inspector {
         Self {
             options,
             judge,
-            server: None,
+            server: Mutex::default(),
         }
     }
 
     /// Where this plan's programs hand connections over. `None` where they look into none, or where
     /// nobody can: then these connections are refused.
-    pub(crate) fn handover(&mut self, plan: &Plan) -> Option<Handover> {
+    pub(crate) fn handover(&self, plan: &Plan) -> Option<Handover> {
         let mut programs = plan.desired.programs.values();
         if self.options.inspect == InspectionMode::Off || !programs.any(|program| program.inspects()) {
             return None;
         }
-        if self.server.is_none() {
-            self.server = self.start();
+        let mut server = self.server.lock();
+        if server.is_none() {
+            *server = self.start();
         }
-        let server = self.server.as_ref()?;
-        Some(self.handover_to(server.addresses().to_vec()))
+        let listeners = server.as_ref()?.addresses().to_vec();
+        Some(self.handover_to(listeners))
     }
 
     /// A plan is in force.
     pub(crate) fn rules_changed(&self) {
-        if let Some(server) = &self.server {
+        if let Some(server) = &*self.server.lock() {
             server.rules_changed();
         }
+    }
+
+    /// Whether connections may come here.
+    pub(crate) fn is_running(&self) -> bool {
+        self.server.lock().is_some()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.server.lock().as_ref().map_or(0, L7Server::open_connections)
+    }
+
+    /// Takes no connections any more, and lets those that are open come to an end. What is left
+    /// after this time is reset. Returns how many these were.
+    pub(crate) async fn drain(&self, within: Duration) -> usize {
+        if let Some(server) = &*self.server.lock() {
+            server.drain();
+        }
+        let over = async {
+            while self.open_connections() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let left = match tokio::time::timeout(within, over).await {
+            Ok(()) => 0,
+            Err(_) => self.open_connections(),
+        };
+        *self.server.lock() = None;
+        left
     }
 
     fn start(&self) -> Option<L7Server> {
@@ -84,7 +119,7 @@ impl Inspector {
                 mark: Some(self.options.inspect_mark.get()),
                 keeps_source: true,
             },
-            limits: PassageLimits::default(),
+            limits: limits(&self.options),
         };
         let server = L7Server::start(Arc::clone(&self.judge), config)?;
         info!(addresses = ?server.addresses(), "connections are looked into");
@@ -99,5 +134,14 @@ impl Inspector {
             routing_table: self.options.inspect_table,
             zone: self.options.inspect_zone,
         }
+    }
+}
+
+fn limits(options: &InspectionOptions) -> PassageLimits {
+    let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    PassageLimits {
+        connections_of_a_pod: count(options.inspect_pod_connections),
+        connections: count(options.inspect_connections),
+        ..PassageLimits::default()
     }
 }

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use events::{EventKind, RequestEvent};
 use fqdn_cache::Ledger;
 use l7_proxy::{
-    ClientHello, ConnectionVerdict, DialTime, HeaderEdit, HelloVerdict, Inspection, Judge, PassageEvent, Refusal,
-    RequestHead, RequestVerdict, Termination, Unreadable,
+    BackendVerdict, ClientHello, ConnectionVerdict, DialTime, HeaderEdit, HelloVerdict, Inspection, Judge,
+    PassageEvent, Refusal, RequestHead, RequestVerdict, Termination, Unreadable,
 };
 use names::Name;
 use parking_lot::Mutex;
@@ -51,7 +51,11 @@ pub struct Judged(());
 /// A connection as the judge knows it.
 #[derive(Debug)]
 pub struct JudgedConnection {
+    /// Once it is known, the backend stands in the place of the Service.
     parties: ConnectionParties,
+    /// Whether the client asked for a Service. Then it was handed over before its backend was
+    /// known, which nobody need govern.
+    through_service: bool,
     rules: ConnectionRules,
     /// Of which publication the rules are.
     generation: u64,
@@ -60,6 +64,15 @@ pub struct JudgedConnection {
     /// The names that held the destination's address when it began.
     held: SmallVec<[Name; 2]>,
     allowed: Option<LastAllowed>,
+}
+
+/// What became of a hello, a request, or what cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InspectionOutcome {
+    Allowed,
+    /// It passes, and that it would be refused is recorded.
+    Audited(Refusal),
+    Refused(Refusal),
 }
 
 /// What was allowed last, to be judged again under other rules.
@@ -148,23 +161,24 @@ impl NodeJudge {
         &self,
         connection: &mut JudgedConnection,
         hello: &ClientHello,
-    ) -> Result<HelloVerdict<Judged>, Refusal> {
+    ) -> Result<(HelloVerdict<Judged>, InspectionOutcome), Refusal> {
         let announced = Announcement::Tls {
             server_name: hello.server_name.as_ref(),
             is_encrypted: hello.is_encrypted,
         };
         let passing = self.decide(connection, announced).map_err(refusal)?;
+        let outcome = outcome(&passing);
         if let Some(end) = passing.tls_end {
             let name = hello.server_name.clone().ok_or(Refusal::NoName)?;
             let termination = self.termination(end, name.clone())?;
             connection.secured = Some(name);
-            return Ok(HelloVerdict::Terminate(termination));
+            return Ok((HelloVerdict::Terminate(termination), outcome));
         }
         connection.allowed = Some(LastAllowed::Hello {
             server_name: hello.server_name.clone(),
             is_encrypted: hello.is_encrypted,
         });
-        Ok(HelloVerdict::Pass(Judged(())))
+        Ok((HelloVerdict::Pass(Judged(())), outcome))
     }
 
     fn termination(&self, end: &TlsEnd, name: Name) -> Result<Termination, Refusal> {
@@ -174,10 +188,12 @@ impl NodeJudge {
         }
     }
 
-    fn judge_request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
-        if let Err(refusal) = self.update(connection) {
-            return RequestVerdict::Deny(refusal);
-        }
+    fn judge_request(
+        &self,
+        connection: &mut JudgedConnection,
+        request: &RequestHead<'_>,
+    ) -> Result<(Vec<HeaderEdit>, InspectionOutcome), Refusal> {
+        self.update(connection)?;
         let fields: SmallVec<[(&str, &[u8]); 24]> = request.fields().collect();
         let host = request.host().unwrap_or_default();
         // `CONNECT` has an authority in the place of a path.
@@ -191,25 +207,20 @@ impl NodeJudge {
             host: host.as_bytes(),
             headers: &fields,
         };
-        let decided = self.decide(connection, announcement(connection.secured.as_ref(), &read));
-        match decided.map(|passing| passing.changes.into_iter().map(edit).collect()) {
-            Err(denial) => RequestVerdict::Deny(refusal(denial)),
-            Ok(edits) => {
-                connection.allowed = Some(LastAllowed::Request(OwnedRequest {
-                    method: request.method().to_owned(),
-                    path: path.to_owned(),
-                    host: host.to_owned(),
-                    fields: fields
-                        .iter()
-                        .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
-                        .collect(),
-                }));
-                RequestVerdict::Forward {
-                    judged: Judged(()),
-                    edits,
-                }
-            }
-        }
+        let announced = announcement(connection.secured.as_ref(), &read);
+        let passing = self.decide(connection, announced).map_err(refusal)?;
+        let outcome = outcome(&passing);
+        let edits = passing.changes.into_iter().map(edit).collect();
+        connection.allowed = Some(LastAllowed::Request(OwnedRequest {
+            method: request.method().to_owned(),
+            path: path.to_owned(),
+            host: host.to_owned(),
+            fields: fields
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect(),
+        }));
+        Ok((edits, outcome))
     }
 
     /// Gives a connection the rules of now, if others than its own are in force.
@@ -221,37 +232,86 @@ impl NodeJudge {
         connection.rules = match self.rules(connection.parties, &connection.held) {
             PartyVerdict::Inspected(rules) => rules,
             PartyVerdict::Allowed => ConnectionRules::default(),
+            PartyVerdict::Ungoverned if connection.through_service => ConnectionRules::default(),
             PartyVerdict::Ungoverned | PartyVerdict::Denied => return Err(Refusal::Destination),
         };
         connection.generation = generation;
         Ok(())
     }
 
-    fn count(&self, refused: Option<Refusal>) {
-        match refused {
-            None => self.gate.metrics().inspection_allowed(),
-            Some(refusal) => self.gate.metrics().inspection_refused(refusal.label()),
+    /// Whether connections to this address are handed over because of what is behind it.
+    fn is_service(&self, asked: SocketAddr) -> bool {
+        let in_force = self.gate.in_force();
+        let has = |plan: &Plan| {
+            let services = &plan.desired.inspected_services;
+            services.egress.contains(&asked) || services.ingress.contains(&asked)
+        };
+        has(&in_force.plan) || in_force.coming.as_deref().is_some_and(has)
+    }
+
+    /// Looks up the rules for the backend that the kernel has chosen. It has let the connection
+    /// there already.
+    fn judge_backend(&self, connection: &mut JudgedConnection) -> Result<BackendVerdict<Judged>, Refusal> {
+        let ConnectionParties { source, asked } = connection.parties;
+        let zone = self
+            .gate
+            .in_force()
+            .plan
+            .desired
+            .handover
+            .as_ref()
+            .map_or(0, |it| it.zone);
+        let backend = match enforcer::conntrack::translated(source, asked, zone) {
+            Ok(backend) => backend.ok_or(Refusal::NoDestination)?,
+            Err(error) => {
+                tracing::warn!(%error, %source, service = %asked, "cannot tell which backend a connection has");
+                return Err(Refusal::NoDestination);
+            }
+        };
+        connection.parties.asked = backend;
+        connection.held = self.held(connection.parties);
+        connection.generation = self.gate.publications();
+        match self.rules(connection.parties, &connection.held) {
+            PartyVerdict::Denied => Err(Refusal::Destination),
+            PartyVerdict::Ungoverned | PartyVerdict::Allowed => {
+                connection.allowed = Some(LastAllowed::Anything);
+                Ok(BackendVerdict::Pass(Judged(())))
+            }
+            PartyVerdict::Inspected(rules) => {
+                let inspection = inspection(&rules).ok_or(Refusal::Destination)?;
+                connection.rules = rules;
+                Ok(BackendVerdict::Inspect(inspection))
+            }
         }
     }
 
-    /// Counts what became of a hello or request, and records it: what is refused always, what
-    /// passes only while somebody watches.
+    fn count(&self, outcome: InspectionOutcome) {
+        let metrics = self.gate.metrics();
+        match outcome {
+            InspectionOutcome::Allowed => metrics.inspection_allowed(),
+            InspectionOutcome::Audited(refusal) => metrics.inspection_audited(refusal.label()),
+            InspectionOutcome::Refused(refusal) => metrics.inspection_refused(refusal.label()),
+        }
+    }
+
+    /// Counts what became of a hello or request, and records it: what is refused or would be
+    /// always, what is allowed only while somebody watches.
     fn record(
         &self,
         connection: &JudgedConnection,
-        refused: Option<Refusal>,
+        outcome: InspectionOutcome,
         announced: impl FnOnce() -> RequestEvent,
     ) {
-        self.count(refused);
+        self.count(outcome);
         let events = self.gate.events();
-        if refused.is_none() && !events.is_watched(EventKind::Request) {
+        if outcome == InspectionOutcome::Allowed && !events.is_watched(EventKind::Request) {
             return;
         }
         let in_force = self.gate.in_force();
         let (plan, parties) = (&in_force.plan, connection.parties);
         let part = request_events::part(plan, parties);
         if events.takes(part, EventKind::Request, clock::now()) {
-            let event = request_events::event(plan, parties, &connection.rules, refused, announced());
+            let event = request_events::event(plan, parties, &connection.rules, outcome, announced());
             events.record(part, event);
         }
     }
@@ -263,17 +323,34 @@ impl Judge for NodeJudge {
 
     fn connection(&self, source: SocketAddr, asked: SocketAddr) -> ConnectionVerdict<JudgedConnection, Judged> {
         let parties = ConnectionParties { source, asked };
+        if self.is_service(asked) {
+            return ConnectionVerdict::Inspect {
+                connection: JudgedConnection {
+                    parties,
+                    through_service: true,
+                    rules: ConnectionRules::default(),
+                    generation: self.gate.publications(),
+                    secured: None,
+                    held: SmallVec::new(),
+                    allowed: None,
+                },
+                // Until the backend is known.
+                inspection: Inspection::HelloOrHttp,
+                dial: DialTime::First,
+            };
+        }
         // Before the rules: those of a later plan are looked up once more.
         let generation = self.gate.publications();
         let held = self.held(parties);
         match self.rules(parties, &held) {
             PartyVerdict::Ungoverned | PartyVerdict::Denied => {
-                self.count(Some(Refusal::Destination));
+                self.count(InspectionOutcome::Refused(Refusal::Destination));
                 ConnectionVerdict::Refuse(Refusal::Destination)
             }
             PartyVerdict::Allowed => ConnectionVerdict::Pass {
                 connection: JudgedConnection {
                     parties,
+                    through_service: false,
                     rules: ConnectionRules::default(),
                     generation,
                     secured: None,
@@ -283,16 +360,14 @@ impl Judge for NodeJudge {
                 judged: Judged(()),
             },
             PartyVerdict::Inspected(rules) => {
-                let inspection = match (rules.take_tls(), rules.take_http()) {
-                    (true, true) => Inspection::HelloOrHttp,
-                    (false, true) => Inspection::Http,
-                    (true, false) => Inspection::Hello,
-                    // The rules of both ends ask for what no connection announces together.
-                    (false, false) => return ConnectionVerdict::Refuse(Refusal::Destination),
+                let Some(inspection) = inspection(&rules) else {
+                    self.count(InspectionOutcome::Refused(Refusal::Destination));
+                    return ConnectionVerdict::Refuse(Refusal::Destination);
                 };
                 ConnectionVerdict::Inspect {
                     connection: JudgedConnection {
                         parties,
+                        through_service: false,
                         rules,
                         generation,
                         secured: None,
@@ -300,20 +375,27 @@ impl Judge for NodeJudge {
                         allowed: None,
                     },
                     inspection,
-                    // The kernel hands over by the address of the backend, never by a Service's.
                     dial: DialTime::WhenAllowed,
                 }
             }
         }
     }
 
-    fn dialled(&self, _connection: &mut JudgedConnection) -> Result<(), Refusal> {
-        Ok(())
+    fn dialled(&self, connection: &mut JudgedConnection) -> Result<BackendVerdict<Judged>, Refusal> {
+        let judged = self.judge_backend(connection);
+        if let Err(refusal) = &judged {
+            self.count(InspectionOutcome::Refused(*refusal));
+        }
+        judged
     }
 
     fn hello(&self, connection: &mut JudgedConnection, hello: &ClientHello) -> Result<HelloVerdict<Judged>, Refusal> {
         let judged = self.judge_hello(connection, hello);
-        self.record(connection, judged.as_ref().err().copied(), || RequestEvent {
+        let outcome = match &judged {
+            Ok((_, outcome)) => *outcome,
+            Err(refusal) => InspectionOutcome::Refused(*refusal),
+        };
+        self.record(connection, outcome, || RequestEvent {
             is_tls: true,
             method: None,
             host: hello.server_name.as_ref().map_or_else(String::new, Name::to_string),
@@ -321,17 +403,17 @@ impl Judge for NodeJudge {
             status: None,
             reason: None,
         });
-        judged
+        judged.map(|(verdict, _)| verdict)
     }
 
     fn request(&self, connection: &mut JudgedConnection, request: &RequestHead<'_>) -> RequestVerdict<Judged> {
-        let verdict = self.judge_request(connection, request);
-        let refused = match &verdict {
-            RequestVerdict::Forward { .. } => None,
-            RequestVerdict::Deny(refusal) => Some(*refusal),
+        let judged = self.judge_request(connection, request);
+        let outcome = match &judged {
+            Ok((_, outcome)) => *outcome,
+            Err(refusal) => InspectionOutcome::Refused(*refusal),
         };
         let is_tls = connection.secured.is_some();
-        self.record(connection, refused, || RequestEvent {
+        self.record(connection, outcome, || RequestEvent {
             is_tls,
             method: Some(request.method().to_owned()),
             host: request.host().unwrap_or_default().to_owned(),
@@ -339,14 +421,25 @@ impl Judge for NodeJudge {
             status: None,
             reason: None,
         });
-        verdict
+        match judged {
+            Ok((edits, _)) => RequestVerdict::Forward {
+                judged: Judged(()),
+                edits,
+            },
+            Err(refusal) => RequestVerdict::Deny(refusal),
+        }
     }
 
     fn unreadable(&self, connection: &mut JudgedConnection, why: Unreadable) -> Result<Judged, Refusal> {
-        let refused = |_| Refusal::Unreadable(why);
-        let decided = self.decide(connection, Announcement::Other).map_err(refused);
-        self.count(decided.as_ref().err().copied());
-        decided?;
+        let decided = self.decide(connection, Announcement::Other);
+        let outcome = match decided {
+            Ok(_) => InspectionOutcome::Audited(Refusal::Unreadable(why)),
+            Err(_) => InspectionOutcome::Refused(Refusal::Unreadable(why)),
+        };
+        self.record(connection, outcome, RequestEvent::default);
+        if let InspectionOutcome::Refused(refusal) = outcome {
+            return Err(refusal);
+        }
         connection.allowed = Some(LastAllowed::Unread);
         Ok(Judged(()))
     }
@@ -394,8 +487,10 @@ impl Judge for NodeJudge {
 
     fn observe(&self, connection: Option<&mut JudgedConnection>, event: PassageEvent<'_>) {
         let parties = connection.map(|connection| connection.parties);
-        if let PassageEvent::Refused { refusal, .. } = &event {
-            self.count(Some(*refusal));
+        match &event {
+            PassageEvent::Refused { refusal, .. } => self.count(InspectionOutcome::Refused(*refusal)),
+            PassageEvent::DialFailed(why) => self.gate.metrics().inspection_dial_failed(why.label()),
+            _ => {}
         }
         tracing::debug!(?parties, ?event, "a connection that is looked into");
     }
@@ -406,6 +501,24 @@ fn announcement<'a>(secured: Option<&'a Name>, request: &'a HttpRequest<'a>) -> 
     match secured {
         Some(server_name) => Announcement::Secured { server_name, request },
         None => Announcement::Http(request),
+    }
+}
+
+fn outcome(passing: &Passing<'_>) -> InspectionOutcome {
+    match passing.audited {
+        None => InspectionOutcome::Allowed,
+        Some(denial) => InspectionOutcome::Audited(refusal(denial)),
+    }
+}
+
+/// What can be judged by these rules; `None` where those of both ends ask for what no connection
+/// announces together.
+fn inspection(rules: &ConnectionRules) -> Option<Inspection> {
+    match (rules.take_tls(), rules.take_http()) {
+        (true, true) => Some(Inspection::HelloOrHttp),
+        (false, true) => Some(Inspection::Http),
+        (true, false) => Some(Inspection::Hello),
+        (false, false) => None,
     }
 }
 

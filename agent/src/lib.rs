@@ -4,7 +4,7 @@
 //! - [`app`]: from settings and a source to something that runs; [`handles`] is what its tasks
 //!   share.
 //! - [`planner`] → [`reconcile`]: everything that is to be in force (pure), and the loop that puts
-//!   it there.
+//!   it there; [`reconciler_part`]: what it does while the agent ends.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force;
 //!   [`log_throttle`] keeps lookups from filling the log.
 //! - [`judge`]: what the L7 proxy asks of each connection that is looked into; `inspector` starts
@@ -49,6 +49,7 @@ pub mod metrics;
 mod news;
 mod policy_log;
 pub mod reconcile;
+pub mod reconciler_part;
 pub mod records;
 pub mod revocation;
 mod rule_use;

@@ -25,10 +25,9 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::address_owners::AddressOwners;
 use crate::handles::AgentHandles;
-use crate::inspector::Inspector;
-use crate::judge::NodeJudge;
 use crate::news;
 use crate::policy_log;
+use crate::reconciler_part::{PartTaker, ReconcilerPart};
 use crate::revocation::Revoker;
 use planner::ActivePlan;
 use planner::{AddressConflict, Plan, Planner};
@@ -105,18 +104,15 @@ pub struct Reconciler {
     next_plan: Instant,
     owners: AddressOwners,
     revoker: Revoker,
-    inspector: Inspector,
+    part: PartTaker,
     progress: watch::Sender<Progress>,
 }
 
 impl Reconciler {
     /// A loop with nothing in force yet.
-    pub fn new(handles: AgentHandles, revoker: Revoker) -> Self {
-        let (gate, ledger) = (Arc::clone(&handles.gate), Arc::clone(&handles.ledger));
-        let judge = NodeJudge::new(gate, ledger, handles.authority.clone());
+    pub fn new(handles: AgentHandles, revoker: Revoker, part: PartTaker) -> Self {
         Self {
             cluster: cluster(&handles.settings),
-            inspector: Inspector::new(handles.settings.inspection.clone(), Arc::new(judge)),
             handles,
             planner: Planner::default(),
             reports: Arc::default(),
@@ -130,6 +126,7 @@ impl Reconciler {
             next_plan: Instant::now(),
             owners: AddressOwners::default(),
             revoker,
+            part,
             progress: watch::Sender::default(),
         }
     }
@@ -154,8 +151,14 @@ impl Reconciler {
         let enforcer = self.handles.enforcer.clone();
         let mut integrity = enforcer.integrity();
         loop {
+            let part = self.part.now();
+            let enforces = part == ReconcilerPart::Enforces;
+            if part == ReconcilerPart::Judges {
+                self.judge_again();
+            }
             let mut doubt = if settled { Doubt::Nothing } else { Doubt::Kernel };
             let mut stale = tokio::select! {
+                () = self.part.changed() => false,
                 update = updates.recv() => match update {
                     Some(update) => {
                         self.apply(update);
@@ -163,11 +166,11 @@ impl Reconciler {
                     }
                     None => return,
                 },
-                () = enforcer.table_lost() => {
+                () = enforcer.table_lost(), if enforces => {
                     doubt = Doubt::Kernel;
                     true
                 }
-                Ok(()) = integrity.changed() => {
+                Ok(()) = integrity.changed(), if enforces => {
                     let (damage, repair) = {
                         let integrity = integrity.borrow_and_update();
                         (integrity.trouble(), last_repair(&integrity))
@@ -182,7 +185,7 @@ impl Reconciler {
                 }
                 _ = network.tick() => self.read_network(),
                 () = network_changed(changes.as_ref(), self.network_read) => self.read_network(),
-                () = sleep(RETRY), if !settled => true,
+                () = sleep(RETRY), if !settled && enforces => true,
             };
             if stale {
                 sleep_until(self.next_plan).await;
@@ -191,7 +194,7 @@ impl Reconciler {
                 self.apply(update);
                 stale = true;
             }
-            if stale {
+            if stale && enforces {
                 // A pod that has come may have done so with a link.
                 let has_changes = || changes.as_ref().is_none_or(|it| routing::has_changes(it.get_ref()));
                 if self.network_is_unread || has_changes() {
@@ -217,6 +220,11 @@ impl Reconciler {
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try
     /// again.
     async fn put_in_force(&mut self, doubt: Doubt) -> bool {
+        let turn = Arc::clone(&self.part.turn);
+        let _turn = turn.lock().await;
+        if self.part.now() != ReconcilerPart::Enforces {
+            return false;
+        }
         // With the span, every line that one update brings about can be found.
         let span = info_span!("reconcile", update = self.updates);
         let began = Instant::now();
@@ -228,8 +236,8 @@ impl Reconciler {
 
     async fn plan_and_carry_out(&mut self, doubt: Doubt) -> bool {
         let plan = self.planner.plan(&self.cluster, &self.handles.settings, &self.network);
-        let handover = self.inspector.handover(&plan);
-        let plan = self.planner.hand_over(plan, handover);
+        let handover = self.handles.inspector.handover(&plan);
+        let plan = self.planner.hand_over(plan, handover, &self.cluster);
         let plan = Arc::new(plan);
         self.newest = Some(Arc::clone(&plan));
         self.report(&plan);
@@ -265,6 +273,24 @@ impl Reconciler {
                 false
             }
         }
+    }
+
+    /// Has connections that are open judged by the objects of now. The kernel's rules are another
+    /// agent's.
+    fn judge_again(&mut self) {
+        let plan = self.planner.plan(&self.cluster, &self.handles.settings, &self.network);
+        let in_force = self.handles.gate.in_force();
+        let handover = in_force.plan.desired.handover.clone();
+        let plan = self.planner.hand_over(plan, handover, &self.cluster);
+        if plan.decides_as(&in_force.plan) {
+            return;
+        }
+        self.handles.gate.publish(ActivePlan {
+            plan: Arc::new(plan),
+            generation: in_force.generation,
+            coming: None,
+        });
+        self.handles.inspector.rules_changed();
     }
 
     fn record_news(&self, news: AgentEvent) {
@@ -365,7 +391,7 @@ impl Reconciler {
             generation,
             coming: None,
         });
-        self.inspector.rules_changed();
+        self.handles.inspector.rules_changed();
         Ok(())
     }
 

@@ -494,6 +494,7 @@ impl Inspect for View {
             policies,
             // Locked only while listeners change; a scrape need not wait for that.
             lookups_in_flight: self.handles.server.try_lock().map_or(0, |server| server.in_flight()),
+            inspected_connections: self.handles.inspector.open_connections(),
             refused_packets: self.handles.enforcer.refused_packets().unwrap_or_default(),
             silent_upstreams: {
                 let silent = self.handles.gate.silent_upstreams().into_iter();

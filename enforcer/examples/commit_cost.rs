@@ -115,6 +115,7 @@ fn desired(id: ProgramId, program: &Arc<KernelProgram>) -> DesiredState {
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
         handover: None,
+        inspected_services: PerDirection::default(),
         records: None,
         capacity: NonZeroU32::MIN.saturating_add(1_000_000),
     }

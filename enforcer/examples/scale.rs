@@ -166,6 +166,7 @@ fn desired() -> DesiredState {
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
         handover: None,
+        inspected_services: PerDirection::default(),
         records: Some(78),
         capacity: NonZeroU32::new(65_536).unwrap(),
     }

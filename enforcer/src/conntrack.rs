@@ -5,7 +5,7 @@ mod listener;
 
 use std::collections::HashSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use policy::Protocol;
 
@@ -86,6 +86,20 @@ pub fn flows_of(addresses: &HashSet<IpAddr>) -> io::Result<Vec<ConntrackEntry>> 
         )?);
     }
     Ok(found)
+}
+
+/// Whom a connection over TCP goes to behind any translation, in a zone of the original direction.
+/// `None`: there is no such connection.
+///
+/// One round trip to the kernel.
+pub fn translated(source: SocketAddr, asked: SocketAddr, zone: u16) -> io::Result<Option<SocketAddr>> {
+    let mut socket = NetfilterSocket::open()?;
+    let ask = |sequence| entries::ask_tcp(source, asked, zone, sequence);
+    match socket.ask_one(ask, entries::read) {
+        Ok(entry) => Ok(Some(entry.reply_source)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Deletes these entries, and returns how many there were still.

@@ -58,6 +58,10 @@ pub struct DesiredState {
     pub refusal: DenyResponse,
     /// Where connections are handed to that are looked into. Without it they are refused.
     pub handover: Option<Handover>,
+    /// The addresses and ports of Services behind which some backend is looked into: at egress by
+    /// a sender's program, at ingress by that of the backend. Connections to them are handed over
+    /// before the backend is known; at egress those of senders whose program looks into some.
+    pub inspected_services: PerDirection<BTreeSet<SocketAddr>>,
     /// The NFLOG group for samples of refused and audited packets (see
     /// [`records`](crate::records)); without one they are only counted.
     pub records: Option<u16>,

@@ -31,6 +31,8 @@ pub struct NodeNetwork {
     pub own: BTreeSet<IpAddr>,
     /// Links with exactly one other end, by index: a veth and not a bridge.
     pub dedicated: BTreeSet<u32>,
+    /// The hardware addresses of bridges, by index.
+    pub bridges: BTreeMap<u32, HardwareAddress>,
     /// Unicast routes of every table but `local`. A route with several next hops is listed once for
     /// each.
     pub routes: Vec<NodeRoute>,
@@ -60,7 +62,12 @@ pub struct PodLinks {
     pub sources: BTreeSet<(u32, IpAddr)>,
     /// The networks on the shared links, without the node's own addresses.
     pub networks: BTreeSet<IpNet>,
+    /// The networks on those of the links that are bridges, with the bridge's hardware address.
+    pub bridged: BTreeMap<IpNet, HardwareAddress>,
 }
+
+/// The address of a link of Ethernet.
+pub type HardwareAddress = [u8; 6];
 
 /// A route with a shorter prefix counts as a default route: 0.0.0.0/1 and 128.0.0.0/1 are one.
 const SHORTEST_NETWORK: u8 = 8;
@@ -101,6 +108,12 @@ impl PodLinks {
         let own: Vec<IpNet> = network.own.iter().copied().map(IpNet::from).collect();
         for route in network.routes.iter().filter(|route| found.links.contains(&route.link)) {
             // Behind a veth is the pod alone, unless the node routes other networks to it.
+            if let Some(bridge) = network.bridges.get(&route.link)
+                && !route.through_gateway
+                && !is_of_link(&route.destination)
+            {
+                found.bridged.insert(route.destination, *bridge);
+            }
             let may_hold_unknown = !network.dedicated.contains(&route.link) || route.through_gateway;
             if may_hold_unknown && !is_of_link(&route.destination) {
                 found.shared.insert(route.link);
@@ -165,13 +178,16 @@ impl<'a> RouteLookup<'a> {
 mod tests {
     use super::*;
 
-    /// Of a node whose only way out is link 1.
+    const BRIDGE: HardwareAddress = [2, 0, 0, 0, 0, 7];
+
+    /// Of a node whose only way out is link 1, and whose bridge is link 7.
     fn network(routes: &[(&str, u32, bool)], dedicated: &[u32]) -> NodeNetwork {
         let uplink = ("0.0.0.0/0", 1, true);
         let routes = routes.iter().chain([&uplink, &("192.0.2.0/24", 1, false)]);
         NodeNetwork {
             own: ["10.244.0.1", "192.0.2.9", "fd00::1"].map(ip).into(),
             dedicated: dedicated.iter().copied().collect(),
+            bridges: BTreeMap::from([(7, BRIDGE)]),
             routes: routes
                 .map(|(destination, link, through_gateway)| NodeRoute {
                     destination: destination.parse().unwrap(),
@@ -224,6 +240,7 @@ mod tests {
         assert_eq!((found.governed, found.shared), ([7].into(), [7].into()));
         let networks = ["10.244.0.0/32", "10.244.0.2/31"].map(|net| net.parse().unwrap());
         assert_eq!(found.networks, networks.into());
+        assert_eq!(found.bridged, [("10.244.0.0/30".parse().unwrap(), BRIDGE)].into());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! prerouting   intercept-dnat or intercept-tproxy: lookups of pods go to the proxy (interception)
 //! prerouting   handover: connections that are looked into go to who does (handover); answers to
 //!              what that sends in their place come to this node
+//! bridge       answers: of these, what a bridge would pass on (bridge_answers)
 //! output       resumed: what is sent in a client's place, by the programs of both ends (handover)
 //! input        established; related, errors among them (related); neighbour discovery; lookups
 //!              that were intercepted, and those sent to the proxy itself; dispatch (base,
@@ -54,6 +55,7 @@
 //! refused, step 2 is undone.
 
 mod base;
+pub(crate) mod bridge_answers;
 mod chain_names;
 mod chains_in_use;
 pub(crate) mod change;

@@ -135,7 +135,7 @@ pub struct FlowTotals {
 }
 
 /// A request inside a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestEvent {
     /// Whether it came in TLS.
     pub is_tls: bool,

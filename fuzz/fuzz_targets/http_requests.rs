@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use clock::Time;
 use l7_proxy::{
-    ClientHello, ConnectionVerdict, Conversation, DialTime, Inspection, Judge, PassageEvent, PassageLimits, Refusal,
+    BackendVerdict, ClientHello, ConnectionVerdict, Conversation, DialTime, Inspection, Judge, PassageEvent, PassageLimits, Refusal,
     RequestHead, RequestVerdict, Unreadable,
 };
 use libfuzzer_sys::fuzz_target;
@@ -26,8 +26,8 @@ impl Judge for AllowsAll {
         ConnectionVerdict::Refuse(Refusal::Destination)
     }
 
-    fn dialled(&self, (): &mut ()) -> Result<(), Refusal> {
-        Ok(())
+    fn dialled(&self, (): &mut ()) -> Result<BackendVerdict<()>, Refusal> {
+        Ok(BackendVerdict::Inspect(Inspection::Http))
     }
 
     fn hello(&self, (): &mut (), _: &ClientHello) -> Result<(), Refusal> {

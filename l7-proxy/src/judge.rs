@@ -64,6 +64,15 @@ pub enum HelloVerdict<P> {
     Terminate(Termination),
 }
 
+/// What becomes of a connection whose backend is known now.
+#[derive(Debug)]
+pub enum BackendVerdict<P> {
+    /// Its content is judged, and this is what can be.
+    Inspect(Inspection),
+    /// Everything in it passes, against this proof.
+    Pass(P),
+}
+
 /// The judge's decision on one request.
 #[derive(Debug)]
 pub enum RequestVerdict<P> {
@@ -101,7 +110,7 @@ pub trait Judge: Send + Sync + 'static {
     /// The connection to the server stands, from the client's own address and port and with the
     /// proxy's mark, and nothing was sent yet. Asked for [`DialTime::First`] only: the judge finds
     /// out the backend that the kernel has chosen.
-    fn dialled(&self, connection: &mut Self::Connection) -> Result<(), Refusal>;
+    fn dialled(&self, connection: &mut Self::Connection) -> Result<BackendVerdict<Self::Judged>, Refusal>;
 
     /// May a connection with this hello pass, unread or request by request?
     fn hello(

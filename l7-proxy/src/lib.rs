@@ -39,7 +39,7 @@ pub use event::{DialFailure, PassageEvent};
 pub use head::error::HeadError;
 pub use head::request::{HttpVersion, RequestHead};
 pub use hello::{ClientHello, HelloProgress, HelloReader, InvalidHello};
-pub use judge::{ConnectionVerdict, DialTime, HelloVerdict, Inspection, Judge, RequestVerdict};
+pub use judge::{BackendVerdict, ConnectionVerdict, DialTime, HelloVerdict, Inspection, Judge, RequestVerdict};
 pub use limits::PassageLimits;
 pub use refusal::{Refusal, Unreadable};
 pub use server::{L7Server, L7ServerError};

@@ -10,6 +10,7 @@ mod compiling;
 mod evaluated_tiers;
 mod governance;
 mod governed;
+mod inspected_services;
 mod leased_elements;
 pub mod opened_pods;
 mod planner;

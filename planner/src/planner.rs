@@ -17,7 +17,7 @@ use enforcer::{DesiredState, ElementSet, Handover};
 use ipnet::IpNet;
 use policy::address::{ZoneMap, without};
 use policy::membership::{Membership, TrackedRuleKey};
-use policy::{Endpoint, Inventory, Program, ProgramId, Tiers};
+use policy::{Endpoint, Inventory, PerDirection, Program, ProgramId, Tiers};
 use settings::{Settings, UnknownPods};
 
 use super::Plan;
@@ -25,6 +25,7 @@ use super::compiling::Compiler;
 use super::evaluated_tiers::{EvaluatedTiers, TrackedTiers};
 use super::governance::Governance;
 use super::governed::Governed;
+use super::inspected_services;
 use super::resolvers;
 use super::selectors::Selectors;
 use super::surroundings::Surroundings;
@@ -42,6 +43,8 @@ pub struct Planner {
     programs: BTreeMap<ProgramId, TrackedProgram>,
     selectors: Arc<Selectors>,
     last: Option<(Plan, OtherInputs)>,
+    /// For which desired state, and which Services, those are known that are handed over.
+    handed_over: Option<(Arc<DesiredState>, u64)>,
 }
 
 /// A program, with the classifiers of its evaluations.
@@ -107,14 +110,28 @@ impl Planner {
     }
 
     /// The last plan, with where its programs hand connections over to be looked into. That follows
-    /// from what runs on this node; later plans of the same programs have it too.
-    pub fn hand_over(&mut self, mut plan: Plan, to: Option<Handover>) -> Plan {
-        if plan.desired.handover != to {
-            Arc::make_mut(&mut plan.desired).handover = to;
+    /// from what runs on this node; later plans of the same programs have it too. Without it
+    /// nobody looks for the Services that are handed over.
+    pub fn hand_over(&mut self, mut plan: Plan, to: Option<Handover>, cluster: &Cluster) -> Plan {
+        let revision = cluster.services_revision();
+        let is_known =
+            |(desired, of): &(Arc<DesiredState>, u64)| Arc::ptr_eq(desired, &plan.desired) && *of == revision;
+        if plan.desired.handover == to && (to.is_none() || self.handed_over.as_ref().is_some_and(is_known)) {
+            return plan;
+        }
+        let services = match &to {
+            Some(_) => inspected_services::find(&plan, cluster.service_frontends()),
+            None => PerDirection::default(),
+        };
+        if plan.desired.handover != to || plan.desired.inspected_services != services {
+            let desired = Arc::make_mut(&mut plan.desired);
+            desired.handover = to;
+            desired.inspected_services = services;
             if let Some((last, _)) = &mut self.last {
                 last.desired = Arc::clone(&plan.desired);
             }
         }
+        self.handed_over = Some((Arc::clone(&plan.desired), revision));
         plan
     }
 
@@ -160,6 +177,7 @@ impl Planner {
                 refusal: settings.refusal,
                 // Follows from what looks into connections on this node.
                 handover: None,
+                inspected_services: PerDirection::default(),
                 records: settings.records_group,
                 capacity: settings.capacity,
             }),

@@ -3,6 +3,7 @@
 mod address_conflicts;
 mod events;
 mod governed;
+mod inspected_services;
 mod leases;
 mod resolvers;
 mod shared_names;
@@ -11,6 +12,7 @@ use std::num::NonZeroU32;
 
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
+use enforcer::Handover;
 use settings::resolve::resolve;
 use settings::{AgentOptions, HostFacts, Settings};
 
@@ -65,6 +67,17 @@ fn network() -> Arc<NodeNetwork> {
         own: BTreeSet::from([ip("10.0.0.254")]),
         ..NodeNetwork::default()
     })
+}
+
+/// Where connections are handed over to.
+fn handover() -> Handover {
+    Handover {
+        listeners: vec![at("127.0.0.1:1")],
+        mark: NonZeroU32::MIN,
+        reply_mark: NonZeroU32::MIN,
+        routing_table: 1,
+        zone: 1,
+    }
 }
 
 fn cluster_of(objects: &[String], settings: &Settings) -> Cluster {

@@ -368,6 +368,30 @@ pub struct InspectionOptions {
         default_value = "15354",
     )]
     pub inspect_zone: u16,
+    /// The most connections of one Pod that are looked into at a time
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = within(value_parser!(u32), 1..=1_000_000, "each holds two sockets"),
+        default_value = "4096",
+    )]
+    pub inspect_pod_connections: u32,
+    /// The most connections of all Pods that are looked into at a time
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = within(value_parser!(u32), 1..=1_000_000, "each holds two sockets"),
+        default_value = "65536",
+    )]
+    pub inspect_connections: u32,
+    /// How long an agent that another one follows goes on with the connections that it has
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration_within_day("the process stays for as long"),
+        default_value = "10m",
+    )]
+    pub inspect_drain: Duration,
 }
 
 /// What stands in the kernel.

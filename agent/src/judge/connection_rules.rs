@@ -40,6 +40,8 @@ pub(super) struct Passing<'r> {
     pub(super) changes: Vec<HeaderChange<'r>>,
     /// Of a hello: where TLS ends, if it ends here.
     pub(super) tls_end: Option<&'r TlsEnd>,
+    /// Why it would be refused, if that is only recorded.
+    pub(super) audited: Option<L7Denial>,
 }
 
 #[derive(Debug)]
@@ -151,9 +153,7 @@ impl ConnectionRules {
             match decisions.reduce(L7Decision::better) {
                 None => return Err(L7Denial::NoRule),
                 Some(L7Decision::Denied(denial)) => return Err(denial),
-                Some(L7Decision::Audited(denial)) => {
-                    tracing::info!(peer = %end.peer, reason = denial.as_str(), "a name would be refused");
-                }
+                Some(L7Decision::Audited(denial)) => passing.audited = Some(denial),
                 Some(L7Decision::Terminated(end)) => passing.tls_end = Some(end),
                 Some(L7Decision::Allowed { changes: more, .. }) => passing.changes.extend(more),
             }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use events::{Event, EventDetail, EventEnd, EventSource, EventVerdict, RequestEvent};
-use l7_proxy::Refusal;
 use planner::Plan;
 use policy::{Direction, EndpointId};
 
+use super::InspectionOutcome;
 use super::connection_rules::{ConnectionParties, ConnectionRules};
 
 /// Whose part of the log a connection belongs to.
@@ -17,12 +17,12 @@ pub(super) fn part(plan: &Plan, parties: ConnectionParties) -> EventSource {
     }
 }
 
-/// The event of a hello or a request that passed or was refused.
+/// The event of what became of a hello or a request.
 pub(super) fn event(
     plan: &Plan,
     parties: ConnectionParties,
     rules: &ConnectionRules,
-    refused: Option<Refusal>,
+    outcome: InspectionOutcome,
     announced: RequestEvent,
 ) -> Event {
     let ConnectionParties { source, asked } = parties;
@@ -36,9 +36,10 @@ pub(super) fn event(
     };
     Event {
         at: clock::wall_now(),
-        verdict: match refused {
-            None => EventVerdict::Allowed,
-            Some(_) => EventVerdict::Refused,
+        verdict: match outcome {
+            InspectionOutcome::Allowed => EventVerdict::Allowed,
+            InspectionOutcome::Audited(_) => EventVerdict::Audited,
+            InspectionOutcome::Refused(_) => EventVerdict::Refused,
         },
         direction: Some(match endpoint(plan, source.ip()) {
             Some(_) => Direction::Egress,
@@ -58,7 +59,10 @@ pub(super) fn event(
         policies,
         rule,
         detail: EventDetail::Request(RequestEvent {
-            reason: refused.map(|refusal| refusal.to_string()),
+            reason: match outcome {
+                InspectionOutcome::Allowed => None,
+                InspectionOutcome::Audited(refusal) | InspectionOutcome::Refused(refusal) => Some(refusal.to_string()),
+            },
             ..announced
         }),
     }

@@ -25,6 +25,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         programs,
         policies,
         lookups_in_flight,
+        inspected_connections,
         refused_packets,
         record_overruns,
         silent_upstreams,
@@ -147,6 +148,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         ),
         gauge("programs", "Distinct compiled programs", programs as u64),
         gauge("lookups_in_flight", "Lookups in flight", lookups_in_flight as u64),
+        gauge(
+            "inspected_connections",
+            "Connections that are looked into and open",
+            inspected_connections as u64,
+        ),
         refused(refused_packets),
         gauge(
             "silent_upstreams",
@@ -371,6 +377,7 @@ mod tests {
             programs: 6,
             policies: [21, 22, 23, 24],
             lookups_in_flight: 7,
+            inspected_connections: 41,
             refused_packets: PerDirection {
                 egress: [31, 32],
                 ingress: [35, 36],
@@ -430,6 +437,7 @@ mod tests {
             "namegate_policies{state=\"kept-last-good\"} 23",
             "namegate_policies{state=\"rejected\"} 24",
             "namegate_lookups_in_flight 7",
+            "namegate_inspected_connections 41",
             "namegate_refused_packets_total{direction=\"egress\",family=\"ipv4\"} 31",
             "namegate_refused_packets_total{direction=\"egress\",family=\"ipv6\"} 32",
             "namegate_refused_packets_total{direction=\"ingress\",family=\"ipv4\"} 35",

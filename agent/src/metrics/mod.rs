@@ -85,9 +85,11 @@ pub struct Metrics {
     denied: Namespaces,
     flows_cut: PerDirection<IntCounter>,
     flows_unattributed: IntGauge,
-    /// Allowed, and refused by reason.
+    /// Allowed, and what would be refused, or is, by reason.
     inspection_allowed: IntCounter,
+    inspection_audited: IntCounterVec,
     inspection_refused: IntCounterVec,
+    inspection_dial_failures: IntCounterVec,
     withheld: [IntCounter; WITHHELD.len()],
     cache: [IntCounter; CACHE_OUTCOMES.len()],
     /// Seconds of Unix time.
@@ -192,6 +194,17 @@ impl Metrics {
                 "namegate_inspection_allowed_total",
                 "TLS connections and requests that were looked into, and passed",
             ),
+            inspection_audited: register.counters(
+                "namegate_inspection_audited_total",
+                "Connections and requests that were looked into and passed, and that an audited policy would have \
+                 refused, by reason",
+                &["reason"],
+            ),
+            inspection_dial_failures: register.counters(
+                "namegate_inspection_dial_failures_total",
+                "Servers that could not be reached in the place of a client whose connection is looked into, by why",
+                &["why"],
+            ),
             inspection_refused: register.counters(
                 "namegate_inspection_refused_total",
                 "Connections and requests that were looked into and refused, by reason",
@@ -278,6 +291,18 @@ impl Metrics {
     /// Counts a connection or request that was looked into and passed.
     pub fn inspection_allowed(&self) {
         self.inspection_allowed.inc();
+    }
+
+    /// Counts one that passed and would be refused. `reason` is of a closed set
+    /// ([`l7_proxy::Refusal::label`]).
+    pub fn inspection_audited(&self, reason: &'static str) {
+        self.inspection_audited.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a server that could not be reached. `why` is of a closed set
+    /// ([`l7_proxy::DialFailure::label`]).
+    pub fn inspection_dial_failed(&self, why: &'static str) {
+        self.inspection_dial_failures.with_label_values(&[why]).inc();
     }
 
     /// Counts one that was refused. `reason` is of a closed set ([`l7_proxy::Refusal::label`]).

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use policy::Protocol;
+
 use super::message::{Attributes, Encoder, NfnlHeader, NfnlMessage, field, flags};
 
 /// `NFNL_SUBSYS_CTNETLINK`.
@@ -108,6 +110,36 @@ struct ConntrackEntryId {
 pub(crate) fn ask(family: u8, sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(head(GET, flags::REQUEST | flags::DUMP, family, sequence));
+    encoder.close_message(message);
+    encoder.finish()
+}
+
+/// Asks for the one entry of TCP with this original tuple, in this zone of the original direction.
+pub(crate) fn ask_tcp(source: SocketAddr, destination: SocketAddr, zone: u16, sequence: u32) -> Vec<u8> {
+    // The families' numbers fit `nfgen_family`.
+    let (family, at) = match source {
+        SocketAddr::V4(_) => (libc::AF_INET as u8, 0),
+        SocketAddr::V6(_) => (libc::AF_INET6 as u8, 1),
+    };
+    let mut encoder = Encoder::default();
+    let message = encoder.open_message(head(GET, flags::REQUEST, family, sequence));
+    let tuple = encoder.open_nest(TUPLE_ORIGINAL);
+    let addresses = encoder.open_nest(TUPLE_IP);
+    for (kind, end) in [(SOURCE[at], source.ip()), (DESTINATION[at], destination.ip())] {
+        match end {
+            IpAddr::V4(v4) => encoder.attribute(kind, &v4.octets()),
+            IpAddr::V6(v6) => encoder.attribute(kind, &v6.octets()),
+        }
+    }
+    encoder.close_nest(addresses);
+    let protocol = encoder.open_nest(TUPLE_PROTOCOL);
+    encoder.attribute(PROTOCOL_NUMBER, &[Protocol::Tcp.number()]);
+    for (kind, end) in [(SOURCE_PORT, source), (DESTINATION_PORT, destination)] {
+        encoder.attribute(kind, &end.port().to_be_bytes());
+    }
+    encoder.close_nest(protocol);
+    encoder.attribute(TUPLE_ZONE, &zone.to_be_bytes());
+    encoder.close_nest(tuple);
     encoder.close_message(message);
     encoder.finish()
 }

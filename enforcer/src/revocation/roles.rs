@@ -1,6 +1,6 @@
 //! What a flow is for, besides a Pod's own business.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ahash::HashSet;
 use policy::Protocol;
@@ -46,7 +46,8 @@ impl FlowRoles {
         match &desired.handover {
             Some(_) if flow.protocol != Protocol::Tcp.number() => FlowRole::Direct,
             Some(handover) if flow.zone == handover.zone => FlowRole::Resumed,
-            Some(handover) if handover.listeners.contains(&flow.destination) => FlowRole::HandedOver,
+            // Whatever the port: one may be that of an agent which another one has followed.
+            Some(handover) if is_at(&handover.listeners, flow.destination.ip()) => FlowRole::HandedOver,
             _ => FlowRole::Direct,
         }
     }
@@ -64,4 +65,8 @@ impl FlowRoles {
                 || self.listeners.contains(&flow.destination)
                 || desired.listening.iter().any(is_listening))
     }
+}
+
+fn is_at(listeners: &[SocketAddr], address: IpAddr) -> bool {
+    listeners.iter().any(|listener| listener.ip() == address)
 }

@@ -94,6 +94,7 @@ fn nothing() -> DesiredState {
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
         handover: None,
+        inspected_services: PerDirection::default(),
         records: None,
         capacity: NonZeroU32::new(10).unwrap(),
     }
@@ -420,7 +421,12 @@ fn who_looks_into_connections_judges_them_and_what_began_before_is_cut() {
         destination: listener,
         ..before
     };
-    for flow in [&before, &resumed, &handed_over] {
+    // To the agent that this one has followed.
+    let to_the_former = Flow {
+        destination: "169.254.53.53:15000".parse().unwrap(),
+        ..before
+    };
+    for flow in [&before, &resumed, &handed_over, &to_the_former] {
         assert_eq!(judged(&desired, flow), DENIED_EGRESS, "nobody looks into connections");
     }
     desired.handover = Some(Handover {
@@ -431,7 +437,7 @@ fn who_looks_into_connections_judges_them_and_what_began_before_is_cut() {
         zone: 77,
     });
     assert_eq!(judged(&desired, &before), DENIED_EGRESS);
-    for flow in [&resumed, &handed_over] {
+    for flow in [&resumed, &handed_over, &to_the_former] {
         assert_eq!(judged(&desired, flow), FlowVerdict::Allowed);
     }
 }

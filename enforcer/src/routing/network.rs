@@ -12,7 +12,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::layout::IpFamily;
-use crate::pod_links::{NodeNetwork, NodeRoute};
+use crate::pod_links::{HardwareAddress, NodeNetwork, NodeRoute};
 
 use super::notifications::{self, group};
 use super::rtnetlink::Rtnetlink;
@@ -28,6 +28,12 @@ pub fn network() -> io::Result<NodeNetwork> {
     let links = kernel.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     let dedicated = links.iter().filter_map(|message| match message {
         RouteNetlinkMessage::NewLink(link) => is_dedicated(link).then_some(link.header.index),
+        _ => None,
+    });
+    let bridges = links.iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(link) if is_kind(link, |kind| *kind == InfoKind::Bridge) => {
+            Some((link.header.index, hardware_address(link)?))
+        }
         _ => None,
     });
     let mut routes = Vec::new();
@@ -46,18 +52,32 @@ pub fn network() -> io::Result<NodeNetwork> {
     Ok(NodeNetwork {
         own,
         dedicated: dedicated.collect(),
+        bridges: bridges.collect(),
         routes,
     })
 }
 
 /// Whether a link has exactly one other end.
 fn is_dedicated(link: &LinkMessage) -> bool {
+    is_kind(link, |kind| {
+        matches!(kind, InfoKind::Veth | InfoKind::Netkit | InfoKind::Tun)
+    })
+}
+
+fn hardware_address(link: &LinkMessage) -> Option<HardwareAddress> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
+        _ => None,
+    })
+}
+
+fn is_kind(link: &LinkMessage, wanted: impl Fn(&InfoKind) -> bool) -> bool {
     let infos = link.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
     });
     let mut infos = infos.flatten();
-    infos.any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit | InfoKind::Tun)))
+    infos.any(|info| matches!(info, LinkInfo::Kind(kind) if wanted(kind)))
 }
 
 /// One route for each next hop.

@@ -103,7 +103,7 @@ impl RulesetChange {
             foreign.sets.remove(&*set);
         }
         let mut foundation = vec![TableCommand::AddTable];
-        let called = refusal::CHAINS.into_iter().chain([handover::CHAIN]);
+        let called = refusal::CHAINS.into_iter().chain(handover::CALLED);
         foundation.extend(called.map(|chain| TableCommand::AddChain(chain.into())));
         // Declared even if they exist: that restores their limits.
         for (name, form) in table_sets::forms() {

@@ -5,8 +5,10 @@
 //! A nat chain just before kube-proxy's asks the sender's program, then the receiver's, whether the
 //! connection is looked into ([`program_chains`](super::program_chains)), and translates it to a
 //! listener of this node. Only the first packet of a connection comes here, and only of pods whose
-//! program looks into some. With nobody at the listener the kernel refuses it at once: what is
-//! looked into is never let through unseen.
+//! program looks into some. A Service's address stands for its backends: where one of these is
+//! looked into the connection is handed over, and who looks into it finds out which backend it has
+//! ([`DesiredState::inspected_services`]). With nobody at the listener the kernel refuses it at
+//! once: what is looked into is never let through unseen.
 //!
 //! # What is sent in a client's place
 //! The listener's owner connects to where the client wanted to go, from the client's own address
@@ -29,14 +31,19 @@ use crate::layout::IpFamily;
 
 use super::document::{ChainHook, NftDocument};
 use super::expression::{
-    Expr, accept, address, conntrack, destination, goto, has_any, is, is_of, jump, meta, named, named_set, number,
-    port, port_value, protocol, protocol_value, set_mark, word,
+    Expr, accept, address, concat, conntrack, destination, goto, has_any, is, is_of, jump, meta, named, named_set,
+    number, port, protocol, protocol_value, set_mark, word,
 };
 use super::spoofed_resolvers::BEFORE_RAW;
 use super::{dispatch, refusal, set_names};
 
 /// The chain that translates a connection to the listener. Programs call it.
 pub(super) const CHAIN: &str = "hand-over";
+/// The chain of connections to an address of Services some of whose backends look into
+/// connections.
+pub(super) const TO_SERVICES: &str = "hand-over-services";
+/// The chains that programs and elements name, which must exist before these do.
+pub(super) const CALLED: [&str; 2] = [CHAIN, TO_SERVICES];
 
 /// The base chain that is there as long as connections are handed over.
 pub const HANDOVER_HOOK: &str = "handover";
@@ -60,14 +67,23 @@ pub(super) fn hooks() -> impl Iterator<Item = String> {
 }
 
 pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
-    // Chains of programs may call it before there is a handover.
-    document.chain(CHAIN);
+    // Chains of programs may call them before there is a handover.
+    for chain in CALLED {
+        document.chain(chain);
+    }
     let Some(handover) = &desired.handover else { return };
     for family in IpFamily::BOTH {
         document.rule(
             CHAIN,
             [is_of(family), is_tcp(), Statement::DNAT(Some(to_listener(family)))],
         );
+    }
+    for family in IpFamily::BOTH {
+        let to_one = is(
+            concat([destination(family), protocol(), port()]),
+            named_set(&set_names::handover_services(Direction::Ingress, family)),
+        );
+        document.rule(TO_SERVICES, [is_of(family), is_tcp(), to_one, goto(CHAIN)]);
     }
     base_chain(
         document,
@@ -140,7 +156,9 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     }
 }
 
-/// Lets connections that were handed over into this node, and nothing else to the listeners.
+/// Lets connections that were handed over into this node, and nothing else to the listeners'
+/// addresses. Ports are not looked at: where agents follow each other, elements lead to the port of
+/// the later one before this rule is written again, and handshakes with the former are under way.
 pub(super) fn pass_handed_over(document: &mut NftDocument<'_>, chain: &str, desired: &DesiredState) {
     let Some(handover) = &desired.handover else { return };
     for listener in IpFamily::BOTH
@@ -148,13 +166,7 @@ pub(super) fn pass_handed_over(document: &mut NftDocument<'_>, chain: &str, desi
         .filter_map(|family| handover.listener(family))
     {
         let family = IpFamily::of(listener.ip());
-        let to_it = || {
-            [
-                is_tcp(),
-                is(destination(family), address(listener.ip())),
-                is(port(), port_value(listener.port())),
-            ]
-        };
+        let to_it = || [is_tcp(), is(destination(family), address(listener.ip()))];
         let translated = has_any(conntrack("status", None), word("dnat"));
         document.rule(chain, [translated].into_iter().chain(to_it()).chain([accept()]));
         document.rule(chain, to_it().into_iter().chain([goto(refusal::CHAIN)]));

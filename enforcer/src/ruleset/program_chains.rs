@@ -44,7 +44,8 @@
 //! ep4-X, in4-X     refused: who looks into a connection makes one of their own. Nothing is looked
 //!                  up for it: such a packet meets what decides behind that class, and by the order
 //!                  of classes that refuses it
-//! ho4-X, hi4-X     in prerouting: handed over; whatever else decides, the packet goes on untouched
+//! ho4-X, hi4-X     in prerouting: handed over; whatever else decides, the packet goes on untouched;
+//!                  at egress also to a Service behind which something is looked into
 //! ho4-X-found      behind the sets of what is looked into: unless another class comes first
 //! re4-X, ri4-X     in output, of what is sent in a client's place: let through
 //! ```

@@ -41,6 +41,15 @@ pub(super) fn handover(direction: Direction, family: IpFamily) -> String {
     }
 }
 
+/// The addresses and ports of Services behind which some backend is looked into: by the sender's
+/// program, or by its own.
+pub(super) fn handover_services(direction: Direction, family: IpFamily) -> String {
+    match direction {
+        Direction::Egress => format!("handover-services{family}"),
+        Direction::Ingress => format!("handover-services-in{family}"),
+    }
+}
+
 /// The map from addresses to the chains that judge connections which are made in a client's place:
 /// of the same programs.
 pub(super) fn resumed(direction: Direction, family: IpFamily) -> String {

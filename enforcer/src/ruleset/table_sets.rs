@@ -20,7 +20,7 @@ use crate::netlink::table_snapshot::RawElement;
 use crate::pod_links::PodLinks;
 use crate::records::RecordedVerdict;
 
-use super::{chain_names, refusal, set_names, zones};
+use super::{chain_names, handover, refusal, set_names, zones};
 
 /// The contents of a set.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +67,10 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
             let maps = Direction::BOTH.map(|direction| name(direction, family));
             forms.extend(maps.map(|name| (name.into(), form([address], Some(MapValueType::Verdict)))));
         }
+        forms.extend(Direction::BOTH.map(|direction| {
+            let name = set_names::handover_services(direction, family);
+            (name.into(), form([address, Datatype::Protocol, Datatype::Port], None))
+        }));
         forms.extend([
             (
                 set_names::handover_address(family).into(),
@@ -154,6 +158,7 @@ fn have_the_same_contents(a: &DesiredState, b: &DesiredState) -> bool {
         unknown,
         refusal,
         handover,
+        inspected_services,
         records,
         capacity,
     } = a;
@@ -168,7 +173,7 @@ fn have_the_same_contents(a: &DesiredState, b: &DesiredState) -> bool {
         && *pod_links == b.pod_links
         && *servers == b.servers
         && *unknown == b.unknown
-        && *handover == b.handover
+        && (handover, inspected_services) == (&b.handover, &b.inspected_services)
         && (*refusal, *records, *capacity) == (b.refusal, b.records, b.capacity)
 }
 
@@ -325,13 +330,29 @@ fn of_handover(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
                 let verdict = NftVerdict::Goto(chain(direction, *id, family).into());
                 (address_key(*address), Some(MapValue::Verdict(verdict)))
             });
-            SetContent::Elements(verdicts.collect())
+            verdicts.collect::<BTreeMap<_, _>>()
         };
-        contents.push((
-            set_names::handover(direction, family),
-            inspecting(chain_names::handover),
-        ));
-        contents.push((set_names::resumed(direction, family), inspecting(chain_names::resumed)));
+        let services = desired.inspected_services[direction].iter();
+        let services = services.filter(|at| desired.handover.is_some() && IpFamily::of(at.ip()) == family);
+        let mut handing_over = inspecting(chain_names::handover);
+        // At egress the chains of programs look these up.
+        for service in services.clone().filter(|_| direction == Direction::Ingress) {
+            let verdict = MapValue::Verdict(NftVerdict::Goto(handover::TO_SERVICES.into()));
+            let address = address_key(service.ip());
+            handing_over.entry(address).or_insert(Some(verdict));
+        }
+        let resuming = inspecting(chain_names::resumed);
+        contents.extend([
+            (
+                set_names::handover(direction, family),
+                SetContent::Elements(handing_over),
+            ),
+            (set_names::resumed(direction, family), SetContent::Elements(resuming)),
+            (
+                set_names::handover_services(direction, family),
+                SetContent::Elements(services.map(|at| (tcp_key(*at), None)).collect()),
+            ),
+        ]);
     }
     let listener = desired.handover.as_ref().and_then(|handover| handover.listener(family));
     let tcp = SetKey::from_slice(&[Protocol::Tcp.number()]);
@@ -387,6 +408,14 @@ fn socket_key(socket: SocketAddr) -> SetKey {
     let mut key = address_key(socket.ip());
     let [high, low] = socket.port().to_be_bytes();
     key.extend_from_slice(&[high, low, 0, 0]);
+    key
+}
+
+/// Address, protocol and port.
+fn tcp_key(socket: SocketAddr) -> SetKey {
+    let mut key = address_key(socket.ip());
+    let [high, low] = socket.port().to_be_bytes();
+    key.extend_from_slice(&[Protocol::Tcp.number(), 0, 0, 0, high, low, 0, 0]);
     key
 }
 

@@ -405,6 +405,11 @@ impl Enforcer {
         }
     }
 
+    /// Whether another agent of this node is alive, which keeps the rules when this one ends.
+    pub fn is_followed(&self) -> bool {
+        !self.heartbeat.others().is_empty()
+    }
+
     /// As [`stop_heartbeat`](Self::stop_heartbeat), and stops the writer; enforcement stays.
     pub async fn shut_down(&self) {
         self.stop_heartbeat().await;

@@ -16,7 +16,7 @@ use crate::netlink::objects::{NewElement, TableCommand};
 use crate::netlink::table_snapshot::TableSnapshot;
 use crate::ruleset::ExistingObjects;
 use crate::ruleset::change::{self, RulesetChange};
-use crate::ruleset::{closed_chains, cut_chains};
+use crate::ruleset::{bridge_answers, closed_chains, cut_chains};
 use crate::{routing, ruleset};
 
 use super::element_key::encode_key;
@@ -209,6 +209,7 @@ impl KernelWriter<NfTables> {
             self.switch_back(desired);
             return Err(error.into());
         }
+        self.keep_answers_of_bridges(before.as_deref(), desired);
         self.transact(&change.foreign_removal)?;
         let generation = self.note_installation(desired, &change.sets, &filled, &members.fills, purpose);
         self.note_written(desired, &change);
@@ -227,6 +228,18 @@ impl KernelWriter<NfTables> {
         }
         self.put_back(generation, leases.iter().filter(|lease| !is_filled(lease)));
         Ok(generation)
+    }
+
+    /// Writes the table of family `bridge`, if it is to be another. Without it connections between
+    /// pods of one bridge that are looked into time out, and nothing is open.
+    fn keep_answers_of_bridges(&self, before: Option<&DesiredState>, desired: &DesiredState) {
+        let wanted = bridge_answers::wanted(desired);
+        if before.and_then(bridge_answers::wanted) == wanted {
+            return;
+        }
+        if let Err(error) = nft::apply(&bridge_answers::table(&desired.table, wanted.as_ref())) {
+            tracing::warn!(%error, "connections within a bridge that are looked into fail; does the kernel have NF_TABLES_BRIDGE?");
+        }
     }
 
     /// Lets no new packets of governed pods pass until the frame is written again.

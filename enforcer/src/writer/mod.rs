@@ -84,6 +84,8 @@ pub use self::stats::WriterStats;
 /// Removes a table, and the addresses, rules and routes that [`routing`] made for it.
 pub fn clean_up(table: &str) -> Result<(), InstallError> {
     nft::delete_tables(&[table, &probe::table_name(table)])?;
+    // A kernel that has no such tables has none of ours.
+    let _ = nft::apply(&crate::ruleset::bridge_answers::table(table, None));
     routing::take_down_all();
     Ok(())
 }

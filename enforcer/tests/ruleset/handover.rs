@@ -329,6 +329,98 @@ fn what_reaches_a_pod_is_handed_over_and_its_sender_is_judged_too() {
     }
 }
 
+/// Translates what passes through the node, and what it sends itself, as kube-proxy does.
+fn translate(lab: &Lab, services: &[(&str, u16, &str)]) {
+    let mut script = String::from("table inet kube {\n");
+    for (chain, hook, priority) in [("in", "prerouting", "dstnat"), ("out", "output", "-100")] {
+        script += &format!("chain {chain} {{ type nat hook {hook} priority {priority};\n");
+        for (service, port, backend) in services {
+            let family = if ip(service).is_ipv4() { "ip" } else { "ip6" };
+            script += &format!("{family} daddr {service} tcp dport {port} dnat {family} to {backend}\n");
+        }
+        script += "}\n";
+    }
+    lab.node.run("nft", &["-f", "-"], &(script + "}\n")).unwrap();
+}
+
+#[test]
+fn a_service_is_handed_over_and_its_backend_found_and_judged() {
+    let Some(lab) = Lab::new() else { return };
+    let services = [("10.96.0.1", "10.88.0.1:80"), ("fd96::1", "[fd88::1]:80")];
+    translate(&lab, &services.map(|(service, backend)| (service, 88, backend)));
+    for (range, via) in [("10.96.0.0/16", "10.77.0.2"), ("fd96::/64", "fd77::2")] {
+        lab.node.ip(&["route", "add", range, "via", via]);
+    }
+    for (_, backend) in services {
+        let backend: SocketAddr = backend.parse().unwrap();
+        tell_sources(&lab.outside, &backend.ip().to_string(), 80);
+    }
+    let (mut desired, learned) = egress();
+    desired.inspected_services.egress = services.map(|(service, _)| (ip(service), 88).into()).into();
+    lab.install(&desired, &learned);
+    let relay = Relay::start(&lab, |asked| asked);
+    for (count, (service, backend)) in (1..).zip(services) {
+        let mut stream = lab.pod.connect(service, 88).unwrap();
+        let own = stream.local_addr().unwrap();
+        assert_eq!(say(&mut stream, "who am I?").unwrap(), own.to_string());
+        assert_eq!(relay.count(), count, "{service}");
+        let asked = (ip(service), 88).into();
+        let found = lab
+            .node
+            .enter(|| enforcer::conntrack::translated(own, asked, handover().zone));
+        assert_eq!(found.unwrap(), Some(backend.parse().unwrap()));
+        let nobody = lab
+            .node
+            .enter(|| enforcer::conntrack::translated(own, asked, handover().zone + 1));
+        assert_eq!(nobody.unwrap(), None);
+    }
+    // Another port of it, and another pod: kube-proxy alone decides.
+    assert_ne!(lab.pod.tries("10.96.0.1", 89), Outcome::Connected);
+    assert!(keeps_source(&lab.other, "10.96.0.1", 88));
+    assert_eq!(relay.count(), services.len());
+
+    // What is behind it must be looked into by the program: a fault in who looks opens nothing.
+    let elsewhere = [("10.96.0.2", "10.77.0.2:80"), ("fd96::2", "[fd77::2]:80")];
+    lab.node.run("nft", &["delete", "table", "inet", "kube"], "").unwrap();
+    translate(&lab, &elsewhere.map(|(service, backend)| (service, 88, backend)));
+    desired.inspected_services.egress = elsewhere.map(|(service, _)| (ip(service), 88).into()).into();
+    lab.install(&desired, &learned);
+    for (count, (service, _)) in (1..).zip(elsewhere) {
+        let answer = lab.pod.ask_tcp(service, 88, "hello");
+        assert!(answer.as_ref().map_or(true, String::is_empty), "{answer:?}");
+        assert!(relay.refuses(count), "{service}");
+    }
+}
+
+#[test]
+fn what_comes_to_a_port_of_the_node_for_a_pod_is_handed_over() {
+    let Some(lab) = Lab::new() else { return };
+    let node = ["10.77.0.1", "fd77::1"];
+    translate(
+        &lab,
+        &[
+            (node[0], 30_080, &format!("{POD_V4}:80")),
+            (node[1], 30_080, &format!("[{POD_V6}]:80")),
+        ],
+    );
+    for address in [POD_V4, POD_V6] {
+        tell_sources(&lab.pod, address, 80);
+    }
+    let receiver = closed(vec![
+        looked_into(prefix("10.77.0.0/16"), tcp(80)),
+        looked_into(prefix("fd77::/64"), tcp(80)),
+    ]);
+    let mut desired = receives(desired(), [POD_V4, POD_V6], ID, evaluation(ID, &receiver), None);
+    desired.handover = Some(handover());
+    desired.inspected_services.ingress = node.map(|node| (ip(node), 30_080).into()).into();
+    lab.install(&desired, &[]);
+    let relay = Relay::start(&lab, |asked| asked);
+    for (count, address) in (1..).zip(node) {
+        assert!(keeps_source(&lab.outside, address, 30_080), "{address}");
+        assert_eq!(relay.count(), count, "{address}");
+    }
+}
+
 const PORTS: [u16; 3] = [80, 85, 443];
 const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
 const PREFIXES: [&str; 6] = [

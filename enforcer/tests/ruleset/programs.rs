@@ -110,6 +110,7 @@ pub(crate) fn desired() -> DesiredState {
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
         handover: None,
+        inspected_services: PerDirection::default(),
         records: None,
         capacity: NonZeroU32::new(1000).unwrap(),
     }

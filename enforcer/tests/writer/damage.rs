@@ -41,6 +41,7 @@ fn full() -> DesiredState {
             shared: [7002].into(),
             sources: [(7001, [10, 66, 0, 1].into())].into(),
             networks: ["10.66.0.0/24".parse().unwrap()].into(),
+            bridged: Default::default(),
         },
         servers: [socket("10.53.0.53:53")].into(),
         interception: Interception::Dnat,

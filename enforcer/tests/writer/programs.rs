@@ -66,6 +66,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
         handover: None,
+        inspected_services: PerDirection::default(),
         records: None,
         capacity: NonZeroU32::new(capacity).unwrap(),
     }

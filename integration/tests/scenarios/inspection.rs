@@ -222,13 +222,13 @@ fn a_dead_agent_opens_nothing_that_is_looked_into() {
 }
 
 /// Answers every request with the address it came from, until it is dropped.
-struct WebServer {
+pub(super) struct WebServer {
     stop: Arc<AtomicBool>,
 }
 
 impl WebServer {
-    fn start(at: &Namespace, address: IpAddr) -> Self {
-        let listener = at.run(|| TcpListener::bind((address, 80)).unwrap()).unwrap();
+    pub(super) fn start(at: &Namespace, address: SocketAddr) -> Self {
+        let listener = at.run(|| TcpListener::bind(address).unwrap()).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         std::thread::spawn(move || {
@@ -237,11 +237,19 @@ impl WebServer {
                     return;
                 }
                 std::thread::spawn(move || {
-                    let mut head = [0; 4096];
-                    while let Ok(1..) = stream.read(&mut head) {
-                        let body = from.ip().to_string();
-                        let length = body.len();
-                        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+                    let (mut read, mut head) = ([0; 4096], String::new());
+                    while let Ok(length @ 1..) = stream.read(&mut read) {
+                        head += &String::from_utf8_lossy(&read[..length]);
+                        if !head.ends_with("\r\n\r\n") {
+                            continue;
+                        }
+                        let body = from.ip().to_canonical().to_string();
+                        let of_body = body.len();
+                        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {of_body}\r\n\r\n{body}");
+                        if head.contains(" HTTP/1.0\r\n") {
+                            return;
+                        }
+                        head.clear();
                     }
                 });
             }
@@ -288,7 +296,7 @@ fn the_frontend_gets_users_and_nothing_else_and_nobody_else_gets_anything() {
     scenario.start();
     let service = scenario.pod(1);
     for address in [IpAddr::from(service.address4()), service.address6().into()] {
-        let _web = WebServer::start(service.namespace(), address);
+        let _web = WebServer::start(service.namespace(), (address, 80).into());
         let at = match address {
             IpAddr::V4(v4) => v4.to_string(),
             IpAddr::V6(v6) => format!("[{v6}]"),

@@ -16,6 +16,8 @@ mod families;
 mod foreign;
 mod hubble;
 mod ingress;
+mod inspected_services;
+mod inspected_upgrades;
 mod inspection;
 mod kernel;
 mod lifecycle;

@@ -316,7 +316,7 @@ fn translations(scenario: &Scenario) -> Vec<ServiceTranslation> {
 }
 
 /// `bridge-nf-call-*` on the node.
-fn pass_bridged_frames(scenario: &Scenario, on: bool) {
+pub(super) fn pass_bridged_frames(scenario: &Scenario, on: bool) {
     for family in ["iptables", "ip6tables"] {
         let key = format!("bridge/bridge-nf-call-{family}");
         scenario

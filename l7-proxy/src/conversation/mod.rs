@@ -24,7 +24,7 @@ use std::time::Duration;
 use clock::Time;
 
 use crate::event::{DialFailure, PassageEvent};
-use crate::judge::{DialTime, Inspection, Judge};
+use crate::judge::{BackendVerdict, DialTime, Inspection, Judge};
 use crate::limits::PassageLimits;
 use crate::refusal::{Refusal, Unreadable};
 use crate::termination::Termination;
@@ -279,10 +279,12 @@ impl<J: Judge> Conversation<J> {
     /// The connection to the server stands.
     pub fn connected(&mut self, judge: &J, now: Time) {
         self.dial = Dial::Connected;
-        if let Stage::Opening(_) = self.stage
-            && judge.dialled(&mut self.connection).is_err()
-        {
-            self.ending = Some(Ending::Reset);
+        if let Stage::Opening(opening) = &mut self.stage {
+            match judge.dialled(&mut self.connection) {
+                Ok(BackendVerdict::Inspect(inspection)) => *opening = Opening::new(inspection),
+                Ok(BackendVerdict::Pass(judged)) => self.stage = Stage::Opaque(judged),
+                Err(_) => self.ending = Some(Ending::Reset),
+            }
         }
         if let Stage::Opaque(_) = self.stage {
             self.since = now;

@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use l7_proxy::{
-    ClientHello, ConnectionVerdict, DialOptions, DialTime, HelloVerdict, Inspection, Judge, L7Server, L7ServerConfig,
-    PassageEvent, PassageLimits, Refusal, RequestHead, RequestVerdict, Termination, Unreadable,
+    BackendVerdict, ClientHello, ConnectionVerdict, DialOptions, DialTime, HelloVerdict, Inspection, Judge, L7Server,
+    L7ServerConfig, PassageEvent, PassageLimits, Refusal, RequestHead, RequestVerdict, Termination, Unreadable,
 };
 use netns::Namespace;
 
@@ -301,8 +301,8 @@ impl Judge for LabJudge {
         }
     }
 
-    fn dialled(&self, _connection: &mut SocketAddr) -> Result<(), Refusal> {
-        Ok(())
+    fn dialled(&self, _connection: &mut SocketAddr) -> Result<BackendVerdict<LabJudged>, Refusal> {
+        Ok(BackendVerdict::Inspect(Inspection::Http))
     }
 
     fn hello(&self, _connection: &mut SocketAddr, hello: &ClientHello) -> Result<HelloVerdict<LabJudged>, Refusal> {

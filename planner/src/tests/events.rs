@@ -1,7 +1,6 @@
 //! What an event leaves of the plan before.
 
 use cluster::{Object, ObjectChange, ObjectKey};
-use enforcer::Handover;
 use serde_json::{Value, json};
 
 use super::*;
@@ -68,19 +67,13 @@ fn an_event_of_a_pod_that_a_rule_in_force_selects_makes_another_plan() {
 #[test]
 fn where_connections_are_handed_over_is_kept_by_the_plans_that_follow() {
     let (mut cluster, mut planner) = (cluster(), Planner::default());
-    let handover = Handover {
-        listeners: vec![at("127.0.0.1:1")],
-        mark: NonZeroU32::MIN,
-        reply_mark: NonZeroU32::MIN,
-        routing_table: 1,
-        zone: 1,
-    };
+    let handover = handover();
     let first = planner.plan(&cluster, &settings(), &network());
-    let handing_over = planner.hand_over(first.clone(), Some(handover.clone()));
+    let handing_over = planner.hand_over(first.clone(), Some(handover.clone()), &cluster);
     assert!(!handing_over.decides_as(&first));
     cluster.apply(remote("cache", "cache", "10.0.1.2"));
     let same = planner.plan(&cluster, &settings(), &network());
-    let same = planner.hand_over(same, Some(handover.clone()));
+    let same = planner.hand_over(same, Some(handover.clone()), &cluster);
     assert!(same.decides_as(&handing_over));
     cluster.apply(remote("db", "db", "10.0.1.3"));
     let other_members = planner.plan(&cluster, &settings(), &network());

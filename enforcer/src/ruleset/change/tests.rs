@@ -55,6 +55,7 @@ fn desired(programs: &[(ProgramId, Arc<KernelProgram>)]) -> DesiredState {
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
         handover: None,
+        inspected_services: PerDirection::default(),
         records: None,
         capacity: NonZeroU32::new(10).unwrap(),
     }

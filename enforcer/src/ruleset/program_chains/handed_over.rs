@@ -1,9 +1,9 @@
 //! Which connections a program hands over to be looked into.
 
 use policy::classifier::SetClass;
-use policy::{AddressZone, Verdict};
+use policy::{AddressZone, Direction, Peer, Rule, Verdict};
 
-use crate::netlink::objects::{NftRule, NftVerdict, RuleLookup, RuleMatch};
+use crate::netlink::objects::{NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch};
 use crate::netlink::set_key::{KeyRange, address_key};
 use crate::ruleset::{handover, set_names};
 
@@ -46,10 +46,24 @@ impl ProgramWriter<'_> {
         self.add(&found, rules);
 
         let name = self.name.clone();
-        let mut rules = self.find_inspected(&found);
+        let mut rules: Vec<NftRule> = self.find_services().into_iter().collect();
+        rules.extend(self.find_inspected(&found));
         rules.extend(self.find_inspected_prefixes(&name, &found));
         rules.push(always(NftVerdict::Return));
         self.add(&name, rules);
+    }
+
+    /// The lookup among Services behind which something is looked into. No Service stands behind a
+    /// name that is looked up.
+    fn find_services(&self) -> Option<NftRule> {
+        let mut inspecting = self.classifier.rules().iter().filter(|rule| rule.through.is_some());
+        let may_be_behind = |rule: &Rule| !matches!(rule.peer, Peer::Name(_));
+        if self.direction != Direction::Egress || !inspecting.any(may_be_behind) {
+            return None;
+        }
+        let fields = vec![self.peer(), PacketField::Protocol, PacketField::Port];
+        let services = set_names::handover_services(self.direction, self.family);
+        Some(found(fields, RuleLookup::Set(services.into()), &goto(handover::CHAIN)))
     }
 
     /// The lookups in the sets of what is looked into.

@@ -139,6 +139,7 @@ fn desired(pods: &[IpAddr], receivers: Receivers) -> DesiredState {
         unknown: Vec::new(),
         refusal: DenyResponse::Reject,
         handover: None,
+        inspected_services: PerDirection::default(),
         records: None,
         capacity: NonZeroU32::new(131_072).unwrap(),
     }

@@ -332,7 +332,11 @@ fn what_waits_for_the_server_leaves_when_it_accepts() {
 
 #[test]
 fn the_backend_is_known_before_anything_is_judged() {
-    let mut talk = Talk::with(PlainJudge::default(), Inspection::Http, DialTime::First);
+    let judge = PlainJudge {
+        backend: Some(Inspection::Http),
+        ..PlainJudge::default()
+    };
+    let mut talk = Talk::with(judge, Inspection::HelloOrHttp, DialTime::First);
     talk.accepts = false;
     talk.client(ALLOWED);
     assert!(talk.is_dialling());

@@ -114,6 +114,25 @@ fn a_server_that_cannot_be_reached_is_a_reset() {
 }
 
 #[test]
+fn what_a_backend_is_asked_passes_unread_where_nothing_restricts_it() {
+    let mut talk = Talk::with(PlainJudge::default(), Inspection::HelloOrHttp, DialTime::First);
+    talk.accepts = false;
+    talk.client("\0 whatever it is");
+    assert_eq!(talk.server_saw(), "");
+    talk.connected();
+    assert_eq!(talk.server_saw(), "\0 whatever it is");
+    talk.server("an answer");
+    assert_eq!(talk.client_saw(), "an answer");
+    assert_eq!(talk.events(), ["dialled"]);
+
+    // A server that speaks first is heard without a word of the client.
+    let talk = Talk::with(PlainJudge::default(), Inspection::HelloOrHttp, DialTime::First);
+    talk.connected();
+    talk.server("220 ready\r\n");
+    assert_eq!(talk.client_saw(), "220 ready\r\n");
+}
+
+#[test]
 fn narrower_rules_cut_what_passes_and_idleness_does() {
     let talk = Talk::new(Inspection::Hello);
     talk.client(hello("allowed.example"));

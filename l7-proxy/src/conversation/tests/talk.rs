@@ -12,7 +12,7 @@ use crate::edit::HeaderEdit;
 use crate::event::{DialFailure, PassageEvent};
 use crate::head::request::RequestHead;
 use crate::hello::ClientHello;
-use crate::judge::{ConnectionVerdict, DialTime, HelloVerdict, Inspection, Judge, RequestVerdict};
+use crate::judge::{BackendVerdict, ConnectionVerdict, DialTime, HelloVerdict, Inspection, Judge, RequestVerdict};
 use crate::limits::PassageLimits;
 use crate::refusal::{Refusal, Unreadable};
 
@@ -21,6 +21,8 @@ use crate::refusal::{Refusal, Unreadable};
 pub(super) struct PlainJudge {
     /// Whether it lets everything pass (mode audit).
     pub(super) audits: bool,
+    /// What can be judged once the backend is known; `None`: it is let through.
+    pub(super) backend: Option<Inspection>,
     pub(super) edits: Vec<HeaderEdit>,
     pub(super) refuses_again: Mutex<bool>,
     pub(super) events: Mutex<Vec<String>>,
@@ -37,9 +39,12 @@ impl Judge for PlainJudge {
         ConnectionVerdict::Refuse(Refusal::Destination)
     }
 
-    fn dialled(&self, (): &mut ()) -> Result<(), Refusal> {
+    fn dialled(&self, (): &mut ()) -> Result<BackendVerdict<PlainJudged>, Refusal> {
         self.note("dialled".to_owned());
-        Ok(())
+        Ok(match self.backend {
+            Some(inspection) => BackendVerdict::Inspect(inspection),
+            None => BackendVerdict::Pass(PlainJudged(())),
+        })
     }
 
     fn hello(&self, (): &mut (), hello: &ClientHello) -> Result<HelloVerdict<PlainJudged>, Refusal> {
