@@ -60,7 +60,7 @@ impl<'a> MaskingScene<'a> {
         };
         let specs = self.policies.iter().flat_map(|policy| &policy.specs);
         let mut rules = specs
-            .filter(|spec| spec.subject.matches(&endpoint.labels))
+            .filter(|spec| spec.selects(endpoint))
             .flat_map(|spec| &spec.directions.ingress.rules);
         rules.any(|rule| match &rule.peers {
             PeerSelector::Objects(selectors) => selectors.iter().any(|selector| match selector {

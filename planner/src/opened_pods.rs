@@ -51,7 +51,7 @@ fn restricts(policy: &Policy, direction: Direction, endpoint: &Endpoint) -> bool
         && policy.specs.iter().any(|spec| {
             let written = &spec.directions[direction];
             let denies = || written.rules_that(Action::Deny).next().is_some();
-            (written.closes || denies()) && spec.subject.matches(&endpoint.labels)
+            (written.closes || denies()) && spec.selects(endpoint)
         })
 }
 

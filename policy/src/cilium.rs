@@ -29,6 +29,7 @@ pub(crate) use stand_in::read as stand_in;
 
 pub(crate) use peers::ENTITIES;
 pub(crate) use schema::POLICY as POLICY_SHAPE;
+pub use spec::HOST_POLICY;
 
 /// Reads a policy object, and reports every finding. A spec whose subject cannot be told is left
 /// out.

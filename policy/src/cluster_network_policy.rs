@@ -20,7 +20,7 @@ mod tests;
 use crate::diagnostic::quoted;
 use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::PerDirection;
-use crate::policy::{DirectionSpec, PolicySpec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, SubjectKind, Tier};
 use crate::shape::{self, DocumentNode};
 
 pub(crate) use stand_in::read as stand_in;
@@ -48,6 +48,7 @@ pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
         DirectionSpec { closes: false, rules }
     });
     let spec = tier.zip(subject).map(|(tier, subject)| PolicySpec {
+        subject_kind: SubjectKind::Pods,
         subject,
         tier,
         directions,

@@ -52,7 +52,7 @@ pub fn gather<'a>(
 /// specs govern have the same programs, if they also name the same ports or none of the specs
 /// [names ports of theirs](names_ports_of_subject).
 pub fn governs(spec: &PolicySpec, endpoint: &Endpoint) -> bool {
-    says_anything(spec) && spec.subject.matches(&endpoint.labels)
+    says_anything(spec) && spec.selects(endpoint)
 }
 
 /// Whether a spec says anything of either direction. One that does not governs nobody.

@@ -54,6 +54,17 @@ impl<'d> DiagnosticReport<'d> {
         self.push_at_value(Severity::Unenforced, "not-enforced", path, reason.into())
     }
 
+    /// As [`unenforced`](Self::unenforced), where that depends on the settings of agents, which can
+    /// tell the finding by its code.
+    pub(crate) fn unenforced_by_default(
+        &mut self,
+        code: &'static str,
+        path: &str,
+        reason: impl Into<String>,
+    ) -> Suggest<'_> {
+        self.push_at_value(Severity::Unenforced, code, path, reason.into())
+    }
+
     /// The document probably means something else than its author thinks.
     pub(crate) fn warning(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
         self.push_at_value(Severity::Warning, code, path, reason.into())

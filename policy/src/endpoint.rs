@@ -13,18 +13,36 @@ use crate::pod_index::ContainerPort;
 
 pub use crate::special_keys as keys;
 
-/// The name of an endpoint: the namespace and name of its Pod.
+/// The name of an endpoint: the namespace and name of its Pod, or the name of a node alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct EndpointId {
-    /// The Pod's namespace.
+    /// The Pod's namespace; empty for a node, which has none.
     pub namespace: String,
-    /// The Pod's name.
+    /// The Pod's name, or the node's.
     pub name: String,
+}
+
+impl EndpointId {
+    /// A node itself, with everything that shares its addresses.
+    pub fn of_node(name: &str) -> Self {
+        Self {
+            namespace: String::new(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Whether it names a node.
+    pub fn is_node(&self) -> bool {
+        self.namespace.is_empty()
+    }
 }
 
 impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        match self.is_node() {
+            true => write!(f, "node {}", self.name),
+            false => write!(f, "{}/{}", self.namespace, self.name),
+        }
     }
 }
 
@@ -80,6 +98,15 @@ pub fn labels(
     labels.insert(keys::SERVICE_ACCOUNT.to_owned(), service_account.to_owned());
     labels.insert(keys::CLUSTER.to_owned(), cluster.to_owned());
     labels
+}
+
+/// The labels that a node is selected by: its own, and its cluster's name.
+pub fn node_labels(node: &Labels, cluster: &str) -> Labels {
+    let own = node.iter().filter(|(key, _)| !is_special(key));
+    let cluster = (keys::CLUSTER.to_owned(), cluster.to_owned());
+    own.map(|(key, value)| (key.clone(), value.clone()))
+        .chain([cluster])
+        .collect()
 }
 
 /// Whether a label key is one of the special [`keys`], which no pod can set.

@@ -133,7 +133,7 @@ pub use inventory::Inventory;
 pub use name_group::NameGroup;
 pub use other_clusters::OtherClusters;
 pub use peer_selector::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
-pub use policy::{Action, DirectionSpec, InspectedPorts, Policy, PolicyRule, PolicySpec, Tier};
+pub use policy::{Action, DirectionSpec, InspectedPorts, Policy, PolicyRule, PolicySpec, SubjectKind, Tier};
 pub use policy_id::{PolicyId, PolicyKind};
 pub use ports::{PortRange, PortSet, Protocol};
 pub use program::{EndpointPolicy, Origin, Peer, Program, ProgramId, Rule, Tiers, Verdict};

@@ -11,6 +11,7 @@ mod encrypted_dns;
 mod l7;
 mod names;
 mod networks;
+mod nodes;
 mod peers;
 mod ports;
 mod priorities;
@@ -47,6 +48,7 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
         ports::to_anywhere(&node, policy.id.kind, &mut report);
         encrypted_dns::left_open(spec, &mut report);
         sources::own_node_denied(spec, &mut report);
+        nodes::of_one(&node, spec, &mut report);
         shadows::of_one(spec, &mut budget, &mut report);
         l7::of_one(spec, &mut budget, &mut report);
     }
@@ -68,8 +70,11 @@ pub fn across(policies: &[(&Document, &Policy)], cluster: &ClusterContext<'_>) -
     names::of_many(&context, &mut reports);
     shadows::of_many(&context, &mut reports);
     priorities::equal(&context, &mut reports);
-    for ((_, policy), report) in policies.iter().zip(&mut reports) {
+    for ((document, policy), report) in policies.iter().zip(&mut reports) {
         audit::left_on(policy, report);
+        for (node, spec) in specs(document, policy) {
+            nodes::selects_none(&node, spec, cluster, report);
+        }
     }
     let networks = networks::IndexedNetworks::of(cluster);
     for linted in &context.specs {

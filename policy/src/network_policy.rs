@@ -16,7 +16,7 @@ use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::{Direction, PerDirection};
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{DirectionSpec, PolicyRule, PolicySpec, Tier};
+use crate::policy::{DirectionSpec, PolicyRule, PolicySpec, SubjectKind, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::{self, DocumentNode};
@@ -59,6 +59,7 @@ fn policy_spec(
     mut rules: PerDirection<Vec<PolicyRule>>,
 ) -> PolicySpec {
     PolicySpec {
+        subject_kind: SubjectKind::Pods,
         subject,
         tier: Tier::Network,
         directions: is_governed.map(|direction, closes| DirectionSpec {

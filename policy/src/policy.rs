@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::direction::PerDirection;
 use crate::dns_rules::DnsRule;
+use crate::endpoint::Endpoint;
 use crate::extensions::Extensions;
 use crate::l7::L7Rules;
 use crate::labels::LabelSelector;
@@ -27,6 +28,8 @@ pub struct Policy {
 /// One `spec` (or one entry of `specs`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicySpec {
+    /// What `subject` selects.
+    pub subject_kind: SubjectKind,
     /// Whom it selects. The namespace of a namespaced policy is part of it, as a requirement on
     /// `io.kubernetes.pod.namespace`.
     pub subject: LabelSelector,
@@ -34,6 +37,16 @@ pub struct PolicySpec {
     pub tier: Tier,
     /// What it says of each direction.
     pub directions: PerDirection<DirectionSpec>,
+}
+
+/// What a spec selects by labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// Workloads with addresses of their own.
+    #[default]
+    Pods,
+    /// Nodes themselves (`nodeSelector`), with everything that shares their addresses.
+    Nodes,
 }
 
 /// What one `spec` says of one direction. The default says nothing.
@@ -52,6 +65,12 @@ pub struct DirectionSpec {
 }
 
 impl PolicySpec {
+    /// Whether it selects an endpoint, which is a Pod or a node.
+    pub fn selects(&self, endpoint: &Endpoint) -> bool {
+        let is_of_nodes = self.subject_kind == SubjectKind::Nodes;
+        is_of_nodes == endpoint.id.is_node() && self.subject.matches(&endpoint.labels)
+    }
+
     /// The rules of both directions.
     pub fn rules(&self) -> impl Iterator<Item = &PolicyRule> {
         self.directions.iter().flat_map(|(_, spec)| &spec.rules)

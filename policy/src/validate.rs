@@ -12,6 +12,7 @@ use crate::policy_id::{PolicyId, PolicyKind};
 use crate::shape::{DocumentNode, FieldShape};
 use crate::{cilium, cluster_network_policy, extensions, network_policy};
 
+pub use crate::cilium::HOST_POLICY;
 pub use crate::stand_in::StandIn;
 
 /// The namespace of a policy that needs one and names none, as `kubectl` fills it in.

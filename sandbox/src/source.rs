@@ -17,7 +17,7 @@ use policy::document::{self, Document};
 use policy::labels::LabelSelector;
 use policy::{
     Action, Diagnostic, DirectionSpec, Extensions, PerDirection, Policy, PolicyId, PolicyKind, PolicyRule, PolicySpec,
-    Severity, Tier, validate,
+    Severity, SubjectKind, Tier, validate,
 };
 use tokio::sync::mpsc;
 use tracing::{error, info};
@@ -104,10 +104,9 @@ impl SandboxSource {
             .for_each(|change| cluster.apply(change));
         let endpoints = cluster.endpoints();
         let selects = |policy: &&Arc<Policy>| {
-            let subjects = policy.specs.iter().map(|spec| &spec.subject);
             endpoints
                 .iter()
-                .any(|pod| subjects.clone().any(|subject| subject.matches(&pod.labels)))
+                .any(|pod| policy.specs.iter().any(|spec| spec.selects(pod)))
         };
         let idle = cluster.policies().iter().filter(|policy| !selects(policy));
         idle.map(|policy| policy.id.clone()).collect()
@@ -308,6 +307,7 @@ fn command_line_policy(allowances: &Allowances) -> Policy {
             ..Extensions::default()
         },
         specs: vec![PolicySpec {
+            subject_kind: SubjectKind::Pods,
             subject: LabelSelector::default(),
             tier: Tier::Network,
             directions: PerDirection::of_egress(DirectionSpec {

@@ -12,7 +12,10 @@ const REFUSED: [(&str, &str); 20] = [
     ),
     ("endpointSelector: {}, egress: null", "no rule in any direction"),
     ("egress: [{}]", "endpointSelector"),
-    ("nodeSelector: {}", "only Pods are governed"),
+    (
+        "nodeSelector: {}, endpointSelector: {}, egress: [{}]",
+        "nodes are in none",
+    ),
     ("endpointSelector: {}, egress: {}", "egress"),
     (
         "endpointSelector: {}, egress: [{toFQDNs: [{matchName: a, matchPattern: b}]}]",

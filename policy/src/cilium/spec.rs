@@ -4,7 +4,7 @@ use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::{Direction, PerDirection};
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{DirectionSpec, PolicyRule, PolicySpec, Tier};
+use crate::policy::{DirectionSpec, PolicyRule, PolicySpec, SubjectKind, Tier};
 use crate::policy_id::{PolicyId, PolicyKind};
 use crate::selector;
 use crate::shape::DocumentNode;
@@ -14,9 +14,14 @@ use super::rule;
 use super::schema;
 use super::written_list::WrittenList;
 
+/// The fields that say whom a spec selects.
+pub(super) const ENDPOINT_SELECTOR: &str = "endpointSelector";
+pub(super) const NODE_SELECTOR: &str = "nodeSelector";
+
 /// Reads one spec; `None` when its subject cannot be told, which is reported as an error.
 pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<PolicySpec> {
-    let subject = subject(spec, id, report);
+    let subject_kind = subject_kind(spec);
+    let subject = subject(spec, subject_kind, id, report);
     if subject.is_some()
         && has_no_rule(spec)
         && !Direction::BOTH.iter().any(|direction| {
@@ -38,11 +43,43 @@ pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut Diagnost
         closes: closes(spec, direction),
         rules: rules(spec, direction, id, report),
     });
+    if subject_kind == SubjectKind::Nodes && subject.is_some() {
+        of_nodes(spec, &directions, report);
+    }
     Some(PolicySpec {
+        subject_kind,
         subject: subject?,
         tier: Tier::Network,
         directions,
     })
+}
+
+/// The code of the finding about a policy of nodes, which agents do not enforce yet.
+pub const HOST_POLICY: &str = "host-policy";
+
+/// What is to be said of a spec that selects nodes.
+fn of_nodes(spec: &DocumentNode<'_>, directions: &PerDirection<DirectionSpec>, report: &mut DiagnosticReport<'_>) {
+    let path = format!("{}.{NODE_SELECTOR}", spec.path);
+    report
+        .unenforced_by_default(
+            HOST_POLICY,
+            &path,
+            "nodes themselves are not governed yet: nothing of this is in force",
+        )
+        .suggest("keep it for Cilium, or write an `endpointSelector` for Pods");
+    let rules = directions.iter().flat_map(|(_, direction)| &direction.rules);
+    for inspected in rules.flat_map(|rule| &rule.inspected) {
+        let reason = "connections of a node are not looked into, so this opens nothing";
+        report.unenforced(&inspected.path, reason);
+    }
+}
+
+/// What a spec selects. Where it has both selectors it is refused.
+fn subject_kind(spec: &DocumentNode<'_>) -> SubjectKind {
+    match spec.get(NODE_SELECTOR) {
+        Some(_) => SubjectKind::Nodes,
+        None => SubjectKind::Pods,
+    }
 }
 
 /// The rules of one direction, allowances first.
@@ -89,18 +126,37 @@ pub(super) fn has_no_rule(spec: &DocumentNode<'_>) -> bool {
         && misspelt(spec, &schema::RULE).next().is_none()
 }
 
-fn subject(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
-    if let Some(node) = spec.get("nodeSelector") {
-        report
-            .error(
-                "node-selector",
-                &node.path,
-                "policies for nodes themselves are not supported; only Pods are governed here",
-            )
-            .suggest("write an `endpointSelector`, or leave this policy to Cilium");
-        return None;
+fn subject(
+    spec: &DocumentNode<'_>,
+    kind: SubjectKind,
+    id: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> Option<LabelSelector> {
+    let of_endpoints = spec.get(ENDPOINT_SELECTOR);
+    if let (SubjectKind::Nodes, Some(node)) = (kind, spec.get(NODE_SELECTOR)) {
+        if id.kind != PolicyKind::CiliumClusterwideNetworkPolicy {
+            report
+                .error(
+                    "node-selector",
+                    &node.path,
+                    "a CiliumNetworkPolicy is of one namespace, and nodes are in none",
+                )
+                .suggest("write a CiliumClusterwideNetworkPolicy, or an `endpointSelector`");
+            return None;
+        }
+        if of_endpoints.is_some() {
+            report
+                .error(
+                    "node-selector",
+                    &node.path,
+                    "`nodeSelector` and `endpointSelector` stand in one spec, and it can select one of both only",
+                )
+                .suggest("write two specs (`specs`), one for nodes and one for Pods");
+            return None;
+        }
+        return selector::read(&node, report);
     }
-    let Some(node) = spec.get("endpointSelector") else {
+    let Some(node) = of_endpoints else {
         report
             .error("missing-field", &spec.path, "`endpointSelector` is required")
             .suggest("write `endpointSelector: {}` to select every Pod");

@@ -4,17 +4,15 @@ use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::{Direction, PerDirection};
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{DirectionSpec, PolicySpec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, SubjectKind, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::{self, DocumentNode, FieldShape};
 use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
 
 use super::schema;
-use super::spec::{endpoints, has_no_rule, written_default_deny};
+use super::spec::{ENDPOINT_SELECTOR, NODE_SELECTOR, endpoints, has_no_rule, written_default_deny};
 use super::written_list::WrittenList;
-
-const SELECTOR: &str = "endpointSelector";
 
 /// Reads of each spec only whom it selects and which directions it is about, since the rest may be
 /// what is wrong.
@@ -28,12 +26,13 @@ pub(crate) fn read(
     let has_stray_field = misspelt(root, &schema::POLICY).any(|meant| meant.is_none());
     let mut specs = Vec::new();
     for node in super::specs(root) {
-        let is_of_nodes = node.get("nodeSelector").is_some() && node.get(SELECTOR).is_none();
+        // A node that is closed whole cannot be reached to mend it.
+        let is_of_nodes = node.get(NODE_SELECTOR).is_some() && node.get(ENDPOINT_SELECTOR).is_none();
         if is_of_nodes {
             continue;
         }
         let Some(subject) = subject(document, &node, id) else {
-            cannot_close(&node.path, SELECTOR, report);
+            cannot_close(&node.path, ENDPOINT_SELECTOR, report);
             continue;
         };
         let intended = PerDirection::from_fn(|direction| {
@@ -59,8 +58,14 @@ pub(crate) fn read(
             ),
         };
         let is_closed = intended.map(|_, intention| intention.closes);
-        closed(&format!("{}.{SELECTOR}", node.path), is_closed, &extent, report);
+        closed(
+            &format!("{}.{ENDPOINT_SELECTOR}", node.path),
+            is_closed,
+            &extent,
+            report,
+        );
         specs.push(PolicySpec {
+            subject_kind: SubjectKind::Pods,
             subject,
             tier: Tier::Network,
             directions: intended.map(|direction, intention| DirectionSpec {
@@ -74,7 +79,7 @@ pub(crate) fn read(
     }
     let unreadable_list = root.get("specs").filter(|specs| !specs.value.is_array());
     if unreadable_list.is_some() || super::specs(root).is_empty() {
-        cannot_close(unreadable_list.map_or("", |_| "specs"), SELECTOR, report);
+        cannot_close(unreadable_list.map_or("", |_| "specs"), ENDPOINT_SELECTOR, report);
     }
     specs
 }
@@ -82,7 +87,7 @@ pub(crate) fn read(
 /// Whom a spec selects; `None` when any part of the selector is in doubt, because the rest of it
 /// would select more endpoints than were meant.
 fn subject(document: &Document, spec: &DocumentNode<'_>, id: &PolicyId) -> Option<LabelSelector> {
-    let node = spec.get(SELECTOR)?;
+    let node = spec.get(ENDPOINT_SELECTOR)?;
     let mut report = DiagnosticReport::new(document);
     shape::check(&node, &selector::SHAPE, &mut report);
     let subject = endpoints(&node, id, &mut report)?;

@@ -4,7 +4,7 @@ use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::{Direction, PerDirection};
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{DirectionSpec, PolicySpec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, SubjectKind, Tier};
 use crate::shape::{self, DocumentNode};
 use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
 
@@ -43,6 +43,7 @@ pub(crate) fn read(document: &Document, root: &DocumentNode<'_>, report: &mut Di
     };
     closed(&format!("{}.subject", spec.path), is_closed, extent, report);
     vec![PolicySpec {
+        subject_kind: SubjectKind::Pods,
         subject,
         tier,
         directions: is_closed.map(|direction, is_closed| DirectionSpec {

@@ -102,7 +102,13 @@ const WITHOUT_PORTS: &str = "^(?i)(VRRP|IGMP|GRE|IPIP|IPV6|ESP|AH)$";
 pub(super) const CILIUM_POLICY: &[Constraint] = &[
     Constraint::new(
         "",
-        ConstraintKind::Rules(&[("has(self.spec) || has(self.specs)", "write `spec` or `specs`")]),
+        ConstraintKind::Rules(&[
+            ("has(self.spec) || has(self.specs)", "write `spec` or `specs`"),
+            (
+                "self.kind != 'CiliumNetworkPolicy' || !has(self.spec) || !has(self.spec.nodeSelector)",
+                "a CiliumNetworkPolicy is of one namespace, and nodes are in none: write a CiliumClusterwideNetworkPolicy",
+            ),
+        ]),
     ),
     Constraint::new(".specs", ConstraintKind::MaxItems(50)),
     Constraint::new(".spec", SPEC),
@@ -137,8 +143,8 @@ pub(super) const CILIUM_POLICY: &[Constraint] = &[
 
 const SPEC: ConstraintKind = ConstraintKind::Rules(&[
     (
-        "!has(self.nodeSelector)",
-        "policies for nodes themselves are not supported; only Pods are governed here: write an `endpointSelector`",
+        "!has(self.nodeSelector) || !has(self.endpointSelector)",
+        "`nodeSelector` and `endpointSelector` stand in one spec: write two specs",
     ),
     (
         "has(self.nodeSelector) || has(self.endpointSelector)",

@@ -12,7 +12,7 @@ use crate::endpoint::keys;
 use crate::l7::{L7Denial, L7Rules};
 use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::peer_selector::ObjectSelector;
-use crate::policy::Action;
+use crate::policy::{Action, PolicySpec, SubjectKind};
 use crate::ports::PortSet;
 use crate::program::{Origin, Peer, Rule, Tiers};
 use crate::zone::{AddressZone, Zone};
@@ -225,7 +225,8 @@ fn name_missed(pattern: &Pattern, peer: &KnownPeer) -> Option<NearMissKind> {
 fn of_other_subjects(context: ExplainContext<'_>, peer: &KnownPeer) -> Vec<NearMiss> {
     let mut near_misses = Vec::new();
     for policy in context.policies {
-        for spec in &policy.specs {
+        let of_kind = |spec: &&PolicySpec| (spec.subject_kind == SubjectKind::Nodes) == context.endpoint.id.is_node();
+        for spec in policy.specs.iter().filter(of_kind) {
             let Some(missing) = one_lacks(&spec.subject, &context.endpoint.labels) else {
                 continue;
             };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::document::Document;
-use crate::policy::{Policy, PolicySpec};
+use crate::policy::{Policy, PolicySpec, SubjectKind};
 use crate::policy_id::PolicyId;
 use crate::shape::DocumentNode;
 
@@ -13,7 +13,7 @@ use super::selector_index::SelectorIndex;
 use super::specs;
 use super::written_names::WrittenNames;
 
-/// Every spec of every policy, and what there is beside them.
+/// Every spec of every policy that is about Pods, and what there is beside them.
 pub(super) struct LintContext<'a> {
     pub(super) specs: Vec<LintedSpec<'a>>,
     pub(super) selection: Selection<'a>,
@@ -44,7 +44,8 @@ impl<'a> LintContext<'a> {
         let mut specs_of_pods = vec![Vec::new(); selection.pods().len()];
         let mut linted = Vec::new();
         for (index, &(document, policy)) in policies.iter().enumerate() {
-            for (node, spec) in specs(document, policy) {
+            let of_pods = |(_, spec): &(_, &PolicySpec)| spec.subject_kind == SubjectKind::Pods;
+            for (node, spec) in specs(document, policy).filter(of_pods) {
                 let selected = selection.pods().matching(&spec.subject);
                 for pod in &selected {
                     specs_of_pods[*pod].push(linted.len());

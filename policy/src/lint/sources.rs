@@ -2,7 +2,7 @@
 
 use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::{ObjectSelector, PeerSelector};
-use crate::policy::{Action, PolicySpec, Tier};
+use crate::policy::{Action, PolicySpec, SubjectKind, Tier};
 use crate::zone::Zone;
 
 use super::cluster_context::ClusterContext;
@@ -15,6 +15,9 @@ use super::selection::Selection;
 /// Denials of the Pod's own node, whose packets pass before any ingress rule is asked: the
 /// kubelet's probes must not depend on policies.
 pub(super) fn own_node_denied(spec: &PolicySpec, report: &mut DiagnosticReport<'_>) {
+    if spec.subject_kind == SubjectKind::Nodes {
+        return;
+    }
     for rule in spec.directions.ingress.rules_that(Action::Deny) {
         let is_host = match &rule.peers {
             PeerSelector::Prefixes(prefixes) => prefixes.iter().any(|(zone, _)| *zone == Zone::Host),

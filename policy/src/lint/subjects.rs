@@ -84,7 +84,10 @@ pub(super) fn is_empty_selector(node: &DocumentNode<'_>) -> bool {
 /// Lists and rules that have no effect although they look as if they did. (In a NetworkPolicy, an
 /// empty list closes.)
 pub(super) fn empty_rules(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
-    if spec.get("endpointSelector").is_none() {
+    if !["endpointSelector", "nodeSelector"]
+        .iter()
+        .any(|field| spec.get(field).is_some())
+    {
         return;
     }
     for (direction, lists, everything) in [

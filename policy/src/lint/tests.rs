@@ -420,6 +420,7 @@ fn every_code_of_a_lint_is_explained() {
         include_str!("l7.rs"),
         include_str!("names.rs"),
         include_str!("networks.rs"),
+        include_str!("nodes.rs"),
         include_str!("peers.rs"),
         include_str!("ports.rs"),
         include_str!("priorities.rs"),

@@ -96,6 +96,9 @@ impl Pod {
 /// A node, with the label `role: worker`.
 pub(crate) const NODE: [u8; 4] = [192, 168, 0, 7];
 
+/// The node that policies of nodes are asked about, with the label `role: edge`.
+pub(crate) const HOST: [u8; 4] = [192, 168, 0, 1];
+
 /// The cluster under some policies.
 pub(crate) struct World {
     pods: Vec<Pod>,
@@ -132,13 +135,17 @@ impl World {
     }
 
     fn of(policies: Vec<Policy>) -> Self {
-        let node = InventoryNode {
-            labels: owned(&[("role", "worker")]),
-            addresses: BTreeSet::from([NODE.into()]),
-            is_this: false,
+        let node = |name: &str, role, address: [u8; 4], is_this| {
+            let node = InventoryNode {
+                labels: owned(&[("role", role)]),
+                addresses: BTreeSet::from([address.into()]),
+                is_this,
+            };
+            (name.to_owned(), Arc::new(node))
         };
+        let nodes = [node("node", "worker", NODE, false), node("host", "edge", HOST, true)];
         let inventory = Inventory {
-            nodes: [("node".to_owned(), Arc::new(node))].into_iter().collect(),
+            nodes: nodes.into_iter().collect(),
             ..Inventory::default()
         };
         let world = Self {
@@ -173,9 +180,10 @@ impl World {
             != ExplainOutcome::Denied
     }
 
-    /// The address of `namespace/name`, of the other node, or as it is written.
+    /// The address of `namespace/name`, of this node or the other, or as it is written.
     pub(crate) fn address(&self, end: &str) -> Option<IpAddr> {
         match end {
+            "host" => Some(HOST.into()),
             "node" => Some(NODE.into()),
             pod if pod.contains('/') => Some(self.pod(pod).address),
             address => address.parse().ok(),
@@ -191,18 +199,23 @@ impl World {
         name: Option<&str>,
         traffic: (Protocol, u16),
     ) -> Explanation {
-        let pod_at = |address: IpAddr| self.pods.iter().find(|pod| pod.address == address);
+        let endpoint_at = |address: IpAddr| match address == IpAddr::from(HOST) {
+            true => Some(host()),
+            false => self.pods.iter().find(|pod| pod.address == address).map(Pod::endpoint),
+        };
         let source = self.address(from).unwrap_or_else(|| panic!("{from} is no address"));
         let named = name.map(|name| KnownName {
             name: Name::parse(name).unwrap(),
             lease: LeaseState::Assumed,
         });
         let towards = self.peer(to, named, traffic);
-        let egress = pod_at(source).map(|pod| self.explained(Direction::Egress, pod, &towards));
-        let receiver = to.and_then(pod_at).filter(|pod| pod.address != source);
-        let ingress = receiver.map(|pod| {
+        let egress = endpoint_at(source).map(|endpoint| self.explained(Direction::Egress, &endpoint, &towards));
+        // What comes from its own node passes a pod's ingress.
+        let is_asked = |address: &IpAddr| *address != source && source != IpAddr::from(HOST);
+        let receiver = to.filter(is_asked).and_then(endpoint_at);
+        let ingress = receiver.map(|endpoint| {
             let sender = self.peer(Some(source), None, traffic);
-            self.explained(Direction::Ingress, pod, &sender)
+            self.explained(Direction::Ingress, &endpoint, &sender)
         });
         let mut ends: Vec<Explanation> = egress.into_iter().chain(ingress).collect();
         let weight = |end: &Explanation| match (end.outcome, &end.decision) {
@@ -213,13 +226,14 @@ impl World {
         };
         // The sort is stable: of two that weigh the same the sender's comes first.
         ends.sort_by_key(weight);
-        ends.into_iter().next().unwrap_or_else(|| panic!("no end is a pod"))
+        ends.into_iter().next().unwrap_or_else(|| panic!("no end is governed"))
     }
 
     fn peer(&self, address: Option<IpAddr>, name: Option<KnownName>, traffic: (Protocol, u16)) -> KnownPeer {
         let located = |address: IpAddr| {
             let inside = self.pods.iter().any(|pod| pod.address == address) || address == IpAddr::from(NODE);
             let zone = match inside {
+                _ if address == IpAddr::from(HOST) => AddressZone::Host,
                 true => AddressZone::Cluster,
                 false => AddressZone::World,
             };
@@ -232,11 +246,11 @@ impl World {
         }
     }
 
-    fn explained(&self, direction: Direction, pod: &Pod, peer: &KnownPeer) -> Explanation {
+    fn explained(&self, direction: Direction, endpoint: &Endpoint, peer: &KnownPeer) -> Explanation {
         let policies: Vec<&Policy> = self.policies.iter().collect();
         let context = ExplainContext {
             direction,
-            endpoint: &pod.endpoint(),
+            endpoint,
             policies: &policies,
             inventory: &self.inventory,
             announced: None,
@@ -253,6 +267,16 @@ impl World {
         let questions = Questions::new(&governed, QuestionMode::Any, std::slice::from_ref(&domain), &[]);
         let asked = SocketAddr::from(([10, 96, 0, 10], 53));
         questions.judge(asked, &Name::parse(name).unwrap()) == QuestionVerdict::Allowed
+    }
+}
+
+/// This node itself.
+fn host() -> Endpoint {
+    Endpoint {
+        id: EndpointId::of_node("host"),
+        labels: endpoint::node_labels(&owned(&[("role", "edge")]), "default"),
+        addresses: BTreeSet::from([HOST.into()]),
+        ports: Vec::new(),
     }
 }
 

@@ -132,6 +132,62 @@ fn endpoints_of_ciliums_own_are_no_pods() {
     assert!(read(&others).0.unwrap().specs[0].subject.matches(&pod));
 }
 
+/// A clusterwide policy of nodes.
+fn of_nodes(spec: &str) -> String {
+    format!("apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: p}}\nspec:\n{spec}")
+}
+
+#[test]
+fn a_node_selector_selects_nodes_and_no_pods() {
+    let none_at_all = crate::labels::Labels::new();
+    let workers = of_nodes("  nodeSelector: {matchLabels: {role: worker}}\n  ingress: [{fromEntities: [cluster]}]\n");
+    assert_eq!(
+        findings(&workers),
+        ["host-policy spec.nodeSelector 5"],
+        "agents may be told not to"
+    );
+    let endpoint = |id, labels| crate::Endpoint {
+        id,
+        labels,
+        addresses: Default::default(),
+        ports: Vec::new(),
+    };
+    let own = crate::labels::Labels::from([("role".to_owned(), "worker".to_owned())]);
+    let pod = crate::EndpointId {
+        namespace: "n".into(),
+        name: "p".into(),
+    };
+    let labels = crate::endpoint::labels(&own, "n", &none_at_all, "default", "default");
+    let pod = endpoint(pod, labels);
+    let worker = endpoint(
+        crate::EndpointId::of_node("a"),
+        crate::endpoint::node_labels(&own, "default"),
+    );
+    let other = endpoint(crate::EndpointId::of_node("b"), none_at_all);
+    let spec = read(&workers).0.unwrap().specs.remove(0);
+    assert_eq!([&worker, &other, &pod].map(|it| spec.selects(it)), [true, false, false]);
+
+    let of_pods = of_nodes("  endpointSelector: {}\n  ingress: [{}]\n");
+    let spec = read(&of_pods).0.unwrap().specs.remove(0);
+    assert_eq!([&worker, &other, &pod].map(|it| spec.selects(it)), [false, false, true]);
+}
+
+#[test]
+fn a_spec_selects_nodes_or_pods_and_never_both() {
+    assert_eq!(
+        findings(&of_nodes(
+            "  nodeSelector: {}\n  endpointSelector: {}\n  egress: [{}]\n"
+        )),
+        ["node-selector spec.nodeSelector 5"]
+    );
+    assert_eq!(
+        findings(&of_nodes(
+            "  nodeSelector: {matchLabels: {'reserved:host': ''}}\n  egress: [{}]\n"
+        )),
+        ["bad-selector spec.nodeSelector 5"]
+    );
+}
+
 #[test]
 fn spec_and_specs_add_up_and_one_must_stand() {
     let text = format!(
@@ -148,8 +204,9 @@ fn spec_and_specs_add_up_and_one_must_stand() {
 fn subjects_that_cannot_be_told_are_refused() {
     assert_eq!(findings(&format!("{HEAD}  egress: [{{}}]\n")), ["missing-field spec 6"]);
     assert_eq!(
-        findings(&format!("{HEAD}  nodeSelector: {{}}\n")),
-        ["node-selector spec.nodeSelector 7"]
+        findings(&format!("{HEAD}  nodeSelector: {{}}\n  egress: [{{}}]\n")),
+        ["node-selector spec.nodeSelector 7"],
+        "nodes are in no namespace"
     );
     assert_eq!(
         findings(&format!(
