@@ -276,7 +276,7 @@ fn a_peer_that_is_not_known_is_kept_for_the_agent_to_see() {
     let Some(cluster) = shared() else { return };
     let shown = cluster.feed(
         &["create", "--dry-run=server", "-o", "json"],
-        &cluster_policy(CLUSTER_ACCEPTED[2]),
+        &cluster_policy(CLUSTER_ACCEPTED[3]),
     );
     assert!(shown.contains("planets"), "{shown}");
 }
