@@ -33,7 +33,7 @@ use crate::{firewall, source};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Name that may be reached, on every port or on one; with stars a pattern, as in matchPattern;
-    /// or an address or network; or requests, as in 'GET https://api.github.com/repos/**'
+    /// or an address or network; or requests, as in `GET https://api.github.com/repos/**`
     /// (repeatable)
     #[arg(long, value_name = "NAME|PATTERN|CIDR[:PORT]|[METHODS ]URL")]
     allow: Vec<Allowance>,
