@@ -49,7 +49,7 @@ pub struct NodeJudge {
 pub struct Judged(());
 
 /// A connection as the judge knows it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JudgedConnection {
     /// Once it is known, the backend stands in the place of the Service.
     parties: ConnectionParties,
@@ -76,7 +76,7 @@ enum InspectionOutcome {
 }
 
 /// What was allowed last, to be judged again under other rules.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum LastAllowed {
     /// Everything.
     Anything,
@@ -90,7 +90,7 @@ enum LastAllowed {
 }
 
 /// The parts of a request that rules speak of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OwnedRequest {
     method: String,
     path: String,

@@ -98,7 +98,8 @@ pub enum RequestVerdict<P> {
 pub trait Judge: Send + Sync + 'static {
     /// A connection as the judge knows it: who, to whom, the rules found for it, the generation
     /// they are of, and whatever [`judge_again`](Self::judge_again) needs of what was last allowed.
-    type Connection: Send + 'static;
+    /// In HTTP/2, where many requests are under way at once, each has a clone of its own.
+    type Connection: Clone + Send + 'static;
     /// Evidence that the rules let something pass. Only the decision core can make one, so no code
     /// path of the proxy can send a byte to a server that was not judged.
     type Judged: Send + 'static;

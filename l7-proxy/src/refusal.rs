@@ -116,6 +116,9 @@ pub enum Unreadable {
     /// The head of a request did not come in time.
     #[error("the head of the HTTP request did not come in time")]
     SlowRequest,
+    /// The client of HTTP/2 takes back more requests than it may (rapid reset).
+    #[error("the client takes back too many requests")]
+    Flood,
     /// The request is of a version of HTTP that is not served here.
     #[error("the version of HTTP is not supported")]
     HttpVersion,
@@ -134,6 +137,7 @@ impl Unreadable {
             Self::MalformedRequest => "malformed_request",
             Self::LongRequest => "long_request",
             Self::SlowRequest => "slow_request",
+            Self::Flood => "flood",
             Self::HttpVersion => "http_version",
         }
     }

@@ -28,7 +28,7 @@ pub(super) enum PartyVerdict {
 }
 
 /// For each end whose program looks into the connection, the rules of which one must be fulfilled.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct ConnectionRules {
     ends: SmallVec<[RulesOfEnd; 2]>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Passing<'r> {
     pub(super) audited: Option<L7Denial>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct RulesOfEnd {
     tiers: ProgramId,
     classifier: Arc<Classifier>,

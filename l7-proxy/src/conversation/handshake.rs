@@ -53,7 +53,8 @@ impl<J: Judge> Conversation<J> {
         let is_cut_off = match &self.stage {
             Stage::Http(exchange) => exchange.lasts_until_end(),
             Stage::Opaque(_) => true,
-            Stage::Opening(_) | Stage::Handshake | Stage::Farewell => false,
+            // Its streams have ends of their own.
+            Stage::Opening(_) | Stage::Handshake | Stage::Http2(_) | Stage::Farewell => false,
         };
         match is_cut_off {
             true => self.ending = Some(Ending::Reset),

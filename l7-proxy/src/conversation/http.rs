@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clock::Time;
 
+use super::http2::PREFACE;
 use super::reply::OwnReply;
 use super::{Conversation, Ending, Stage};
 use crate::event::PassageEvent;
@@ -27,6 +28,8 @@ pub(super) struct Exchange<P> {
     response: ResponsePhase,
     /// Whether an octet of the request's head has come.
     has_begun: bool,
+    /// Whether the client may still turn out to speak HTTP/2.
+    is_first: bool,
     /// The proof for the request that is under way.
     judged: Option<P>,
     asked: Asked,
@@ -63,6 +66,7 @@ impl<P> Exchange<P> {
             request: RequestPhase::Head(HeadScanner::default()),
             response: ResponsePhase::None,
             has_begun: false,
+            is_first: true,
             judged: None,
             asked: Asked::default(),
         }
@@ -116,6 +120,8 @@ enum HttpStep<P> {
     BadResponse(&'static str),
     /// The server granted what was asked for: everything passes.
     Opaque(P),
+    /// The client speaks HTTP/2.
+    Http2,
     /// Nothing more follows.
     Over,
 }
@@ -138,6 +144,7 @@ impl<J: Judge> Conversation<J> {
             HttpStep::Again => {}
             HttpStep::Over => self.say_farewell(now),
             HttpStep::Opaque(judged) => self.go_opaque(judged, now),
+            HttpStep::Http2 => self.begin_http2(now),
             HttpStep::Unreadable(error) => {
                 let (why, reply) = match error {
                     HeadError::TooLong | HeadError::TooManyFields => (Unreadable::LongRequest, OwnReply::HeadTooLong),
@@ -160,6 +167,7 @@ impl<J: Judge> Conversation<J> {
             let ends = exchange.asked.ends;
             *exchange = Exchange::new();
             exchange.asked.ends = ends;
+            exchange.is_first = false;
             self.since = now;
         }
     }
@@ -184,6 +192,15 @@ impl<J: Judge> Conversation<J> {
         if !exchange.has_begun && !input.is_empty() {
             exchange.has_begun = true;
             self.since = now;
+        }
+        if exchange.is_first && !input.is_empty() {
+            let compared = input.len().min(PREFACE.len());
+            exchange.is_first = input[..compared] == PREFACE[..compared];
+            match exchange.is_first {
+                true if compared == PREFACE.len() => return HttpStep::Http2,
+                true if !self.to_server.has_ended() => return HttpStep::Wait,
+                _ => {}
+            }
         }
         let end = match scanner.end(input, self.limits.head_octets) {
             Ok(Some(end)) => end,
@@ -224,10 +241,7 @@ impl<J: Judge> Conversation<J> {
         let judged = match (verdict, written) {
             (RequestVerdict::Forward { judged, .. }, Ok(())) => judged,
             (RequestVerdict::Deny(refusal), _) => {
-                let reply = match refusal {
-                    Refusal::OtherHost => OwnReply::Misdirected,
-                    _ => OwnReply::Denied,
-                };
+                let reply = OwnReply::to(refusal);
                 self.deny(reply, (end, asked.is_head), has_body || asked.ends, now);
                 return HttpStep::Again;
             }

@@ -3,7 +3,8 @@
 //!
 //! - `lane`, `server_bound`: what is on its way in one direction.
 //! - `opening`: before anything is judged. `handshake`: TLS that ends here. `http`: requests and
-//!   responses, one after the other. What follows an opaque verdict is passed on here.
+//!   responses, one after the other. `http2`: those of HTTP/2. What follows an opaque verdict is
+//!   passed on here.
 //! - `reply`: what the proxy answers itself.
 //!
 //! Whoever drives it reads into [`client_space`](Conversation::client_space) and
@@ -12,6 +13,7 @@
 
 mod handshake;
 mod http;
+mod http2;
 mod lane;
 mod opening;
 mod reply;
@@ -29,6 +31,7 @@ use crate::limits::PassageLimits;
 use crate::refusal::{Refusal, Unreadable};
 use crate::termination::Termination;
 use http::Exchange;
+use http2::Http2Exchange;
 use lane::Lane;
 use opening::Opening;
 use reply::OwnReply;
@@ -44,7 +47,7 @@ const FAREWELL_TIME: Duration = Duration::from_secs(2);
 pub struct Conversation<J: Judge> {
     limits: PassageLimits,
     connection: J::Connection,
-    stage: Stage<J::Judged>,
+    stage: Stage<J>,
     to_server: ServerBound<J::Judged>,
     to_client: Lane,
     dial: Dial,
@@ -59,13 +62,14 @@ pub struct Conversation<J: Judge> {
     drains: bool,
 }
 
-enum Stage<P> {
+enum Stage<J: Judge> {
     Opening(Opening),
     /// Whoever drives the conversation agrees on TLS with the client.
     Handshake,
-    Http(Exchange<P>),
+    Http(Exchange<J::Judged>),
+    Http2(Box<Http2Exchange<J>>),
     /// Everything passes.
-    Opaque(P),
+    Opaque(J::Judged),
     /// The last answer is on its way; what the client still sends is discarded.
     Farewell,
 }
@@ -107,7 +111,7 @@ impl<J: Judge> Conversation<J> {
         Self::new(connection, Stage::Opaque(judged), Dial::Wanted(now), limits, now)
     }
 
-    fn new(connection: J::Connection, stage: Stage<J::Judged>, dial: Dial, limits: PassageLimits, now: Time) -> Self {
+    fn new(connection: J::Connection, stage: Stage<J>, dial: Dial, limits: PassageLimits, now: Time) -> Self {
         Self {
             limits,
             connection,
@@ -134,6 +138,7 @@ impl<J: Judge> Conversation<J> {
             Stage::Opening(_) => self.step_opening(judge, now),
             Stage::Handshake => false,
             Stage::Http(_) => self.step_http(judge, now),
+            Stage::Http2(_) => self.step_http2(judge, now),
             Stage::Opaque(judged) => {
                 let (up, down) = (self.to_server.fresh().len(), self.to_client.fresh().len());
                 self.to_server.clear(judged, up);
@@ -206,7 +211,7 @@ impl<J: Judge> Conversation<J> {
         let most = match self.stage {
             // As much as a head may have, and one octet more to tell that it has more.
             Stage::Opening(_) | Stage::Handshake | Stage::Http(_) => MOST_HELD.max(self.limits.head_octets + 1),
-            Stage::Opaque(_) | Stage::Farewell => MOST_HELD,
+            Stage::Http2(_) | Stage::Opaque(_) | Stage::Farewell => MOST_HELD,
         };
         let is_wanted =
             !self.to_server.has_ended() && self.to_server.held() < most && !matches!(self.stage, Stage::Handshake);
@@ -295,6 +300,7 @@ impl<J: Judge> Conversation<J> {
     pub fn dial_failed(&mut self, judge: &J, why: DialFailure, now: Time) {
         self.observe(judge, PassageEvent::DialFailed(why));
         match (&self.stage, why) {
+            (Stage::Http2(_), why) => self.http2_dial_failed(why, now),
             (Stage::Http(_), DialFailure::TimedOut) => self.reply_and_end(OwnReply::GatewayTimeout, now),
             (Stage::Http(_), _) => self.reply_and_end(OwnReply::BadGateway, now),
             _ => self.ending = Some(Ending::Reset),
@@ -306,7 +312,7 @@ impl<J: Judge> Conversation<J> {
         let is_passed_on = match &self.stage {
             Stage::Opaque(_) => true,
             Stage::Http(exchange) => exchange.passes_end_on(),
-            Stage::Opening(_) | Stage::Handshake | Stage::Farewell => false,
+            Stage::Opening(_) | Stage::Handshake | Stage::Http2(_) | Stage::Farewell => false,
         };
         is_passed_on && self.to_server.has_ended() && self.to_server.fresh().is_empty() && self.to_server.is_flushed()
     }
@@ -316,7 +322,7 @@ impl<J: Judge> Conversation<J> {
         let is_passed_on = match &self.stage {
             Stage::Opaque(_) => self.to_client.has_ended,
             Stage::Farewell => true,
-            Stage::Opening(_) | Stage::Handshake | Stage::Http(_) => false,
+            Stage::Opening(_) | Stage::Handshake | Stage::Http(_) | Stage::Http2(_) => false,
         };
         is_passed_on && self.to_client.fresh().is_empty() && self.to_client.is_flushed()
     }
@@ -353,6 +359,7 @@ impl<J: Judge> Conversation<J> {
             Stage::Opening(opening) => Some(self.since + opening.patience(&self.limits)),
             Stage::Handshake => Some(self.since + self.limits.handshake_time),
             Stage::Http(exchange) => exchange.patience(&self.limits).map(|patience| self.since + patience),
+            Stage::Http2(exchange) => exchange.deadline(self.since, self.to_client.is_flushed(), &self.limits),
             Stage::Opaque(_) => Some(self.since + self.limits.opaque_idle_time),
             Stage::Farewell => Some(self.since + FAREWELL_TIME),
         };
@@ -382,6 +389,7 @@ impl<J: Judge> Conversation<J> {
             Stage::Http(exchange) if exchange.waits_for_head() => {
                 self.unreadable(judge, Unreadable::SlowRequest, Some(OwnReply::RequestTimeout), now);
             }
+            Stage::Http2(_) => self.http2_stands_still(judge, now),
             Stage::Opening(_) | Stage::Http(_) | Stage::Farewell => self.ending = Some(Ending::Close),
             Stage::Opaque(_) => self.ending = Some(Ending::Reset),
         }
@@ -401,6 +409,7 @@ impl<J: Judge> Conversation<J> {
                 // The next request is judged by the rules of then.
                 None => return,
             },
+            Stage::Http2(exchange) => return exchange.judge_again(judge),
             Stage::Opening(_) | Stage::Handshake | Stage::Farewell => return,
         };
         match judge.judge_again(&mut self.connection) {
@@ -409,9 +418,13 @@ impl<J: Judge> Conversation<J> {
         }
     }
 
-    /// The connection is to end as soon as that loses nothing: with the next response.
+    /// The connection is to end as soon as that loses nothing: with the next response, and
+    /// in HTTP/2 with the last of those under way.
     pub fn drain(&mut self) {
         self.drains = true;
+        if let Stage::Http2(exchange) = &mut self.stage {
+            exchange.leave();
+        }
     }
 
     /// Tells the judge that it is over.

@@ -1,5 +1,7 @@
 //! What the proxy answers itself.
 
+use crate::refusal::Refusal;
+
 /// An answer of the proxy's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnReply {
@@ -14,9 +16,17 @@ pub(super) enum OwnReply {
 }
 
 impl OwnReply {
-    /// The response. `is_head` leaves the body out, `closes` announces the end of the connection.
-    pub(super) fn write(self, is_head: bool, closes: bool) -> Vec<u8> {
-        let (status, text) = match self {
+    /// To a request that the judge refuses.
+    pub(super) fn to(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OtherHost => Self::Misdirected,
+            _ => Self::Denied,
+        }
+    }
+
+    /// Status with reason, and text.
+    fn parts(self) -> (&'static str, &'static str) {
+        match self {
             Self::Denied => ("403 Forbidden", "Access denied"),
             Self::Misdirected => (
                 "421 Misdirected Request",
@@ -37,7 +47,28 @@ impl OwnReply {
                 "504 Gateway Timeout",
                 "The server did not accept the connection in time",
             ),
-        };
+        }
+    }
+
+    /// The status code.
+    pub(super) fn status(self) -> u16 {
+        let (status, _) = self.parts();
+        status
+            .split(' ')
+            .next()
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(500)
+    }
+
+    /// What it says, in words for people.
+    pub(super) fn text(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// The response in HTTP/1.1. `is_head` leaves the body out, `closes` announces the end of the
+    /// connection.
+    pub(super) fn write(self, is_head: bool, closes: bool) -> Vec<u8> {
+        let (status, text) = self.parts();
         let connection = if closes { "Connection: close\r\n" } else { "" };
         let length = text.len() + 2;
         let mut reply =

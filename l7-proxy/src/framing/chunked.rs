@@ -140,18 +140,20 @@ fn trailers(input: &[u8], scanner: &mut HeadScanner) -> Result<Option<usize>, Fr
     let mut space = [httparse::EMPTY_HEADER; MOST_FIELDS];
     match httparse::parse_headers(&input[..length], &mut space) {
         Ok(httparse::Status::Complete((end, fields))) if end == length => {
-            let is_forbidden = |name: &str| {
-                FORBIDDEN
-                    .iter()
-                    .any(|forbidden| name.replace('_', "-").eq_ignore_ascii_case(forbidden))
-            };
-            match fields.iter().any(|field| is_forbidden(field.name)) {
+            match fields.iter().any(|field| is_forbidden_trailer(field.name)) {
                 true => Err(FramingError::Trailers),
                 false => Ok(Some(length)),
             }
         }
         _ => Err(FramingError::Trailers),
     }
+}
+
+/// Whether no trailer may have this name.
+pub(crate) fn is_forbidden_trailer(name: &str) -> bool {
+    FORBIDDEN
+        .iter()
+        .any(|forbidden| name.replace('_', "-").eq_ignore_ascii_case(forbidden))
 }
 
 #[cfg(test)]

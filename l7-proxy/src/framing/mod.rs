@@ -9,6 +9,7 @@ mod chunked;
 use crate::head::length::LengthFields;
 use crate::head::response::ResponseHead;
 use chunked::ChunkReader;
+pub(crate) use chunked::is_forbidden_trailer;
 
 /// What is wrong with a body. The words are for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

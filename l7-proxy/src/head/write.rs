@@ -56,7 +56,8 @@ pub(crate) fn write(request: &ParsedRequest<'_>, edits: &[HeaderEdit], to: &mut 
     Ok(())
 }
 
-fn edit<'a>(fields: &[(&'a str, &'a [u8])], edits: &'a [HeaderEdit]) -> Result<Fields<'a>, HeadError> {
+/// The fields after these edits. One that may not be is an error.
+pub(crate) fn edit<'a>(fields: &[(&'a str, &'a [u8])], edits: &'a [HeaderEdit]) -> Result<Fields<'a>, HeadError> {
     let mut edited = Fields::from(fields);
     for edit in edits {
         let (HeaderEdit::Append { name, .. } | HeaderEdit::Remove { name } | HeaderEdit::Set { name, .. }) = edit;

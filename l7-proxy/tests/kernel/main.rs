@@ -6,6 +6,7 @@
 )]
 
 mod http;
+mod http2;
 mod lab;
 mod opaque;
 mod rules;

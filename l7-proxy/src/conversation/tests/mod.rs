@@ -3,5 +3,6 @@
 mod cuts;
 mod hostile;
 mod http;
+mod http2;
 mod opaque;
 mod talk;

@@ -221,6 +221,36 @@ impl Talk {
         String::from_utf8_lossy(&self.to_server.take()).into_owned()
     }
 
+    /// Whether more is wanted of the server.
+    pub(super) fn reads_server(&self) -> bool {
+        self.conversation.borrow_mut().server_space().is_some()
+    }
+
+    /// As [`server_saw`](Self::server_saw), as octets.
+    pub(super) fn server_octets(&self) -> Vec<u8> {
+        self.to_server.take()
+    }
+
+    /// As [`client_saw`](Self::client_saw), as octets.
+    pub(super) fn client_octets(&self) -> Vec<u8> {
+        self.to_client.take()
+    }
+
+    /// The client sends as much as it may, and reads nothing.
+    pub(super) fn client_unread(&self, octets: &[u8]) {
+        let mut conversation = self.conversation.borrow_mut();
+        if let Some(space) = conversation.client_space() {
+            space.extend_from_slice(octets);
+            conversation.client_sent(octets.len(), octets.len());
+        }
+        conversation.advance(&self.judge, self.now.get());
+    }
+
+    /// How many octets wait for a client that reads nothing.
+    pub(super) fn waits_for_client(&self) -> usize {
+        self.conversation.borrow().for_client().concat().len()
+    }
+
     /// What came to the client since it was last asked.
     pub(super) fn client_saw(&self) -> String {
         String::from_utf8_lossy(&self.to_client.take()).into_owned()
