@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)] // Of addresses that are written here.
 
 use crate::{
-    AgentStatus, EndpointRow, NameRow, RecordRow, Records, RecordsSummary, RefusedLookupRow, ReportRow, Sightings,
-    WithheldRow,
+    AgentStatus, EndpointRow, EventEndRow, EventRow, LookupAnswerRow, NameRow, RecordRow, Records, RecordsSummary,
+    RefusedLookupRow, ReportRow, Sightings, WithheldRow,
 };
 
 /// Two names with an address each.
@@ -116,6 +116,32 @@ pub fn records() -> Records {
             reason: "off-chain".into(),
             why: "it is wrong".into(),
         }],
+    }
+}
+
+/// The event of a lookup that was refused.
+pub fn refused_lookup() -> EventRow {
+    EventRow {
+        time: "2026-11-30T12:00:00.123Z".into(),
+        sequence: 7,
+        node: "node-1".into(),
+        kind: "lookup".into(),
+        verdict: "refused".into(),
+        direction: Some("egress".into()),
+        source: Some(EventEndRow {
+            namespace: Some("shop".into()),
+            pod: Some("web".into()),
+            labels: vec!["app=web".into()],
+            address: Some("10.0.0.2".parse().unwrap()),
+            ..EventEndRow::default()
+        }),
+        lookup: Some(LookupAnswerRow {
+            name: "mail.example".into(),
+            ..LookupAnswerRow::default()
+        }),
+        policies: vec!["shop/web-egress".into()],
+        reason: Some("namegate: no toFQDNs selector of shop/web matches mail.example".into()),
+        ..EventRow::default()
     }
 }
 

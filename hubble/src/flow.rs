@@ -300,6 +300,8 @@ fn policy(name: &str, scene: FlowScene<'_>) -> Policy {
 
 #[cfg(test)]
 pub(crate) mod samples {
+    pub(crate) use api::examples::refused_lookup;
+
     use super::*;
 
     pub(crate) const SCENE: FlowScene<'static> = FlowScene {
@@ -307,31 +309,6 @@ pub(crate) mod samples {
         version: "0.0.0",
         kind_of: &|name| name.contains('/').then(|| "CiliumNetworkPolicy".into()),
     };
-
-    pub(crate) fn refused_lookup() -> EventRow {
-        EventRow {
-            time: "2026-11-30T12:00:00.123Z".into(),
-            sequence: 7,
-            node: "node-1".into(),
-            kind: "lookup".into(),
-            verdict: "refused".into(),
-            direction: Some("egress".into()),
-            source: Some(EventEndRow {
-                namespace: Some("shop".into()),
-                pod: Some("web".into()),
-                labels: vec!["app=web".into()],
-                address: Some([10, 0, 0, 2].into()),
-                ..EventEndRow::default()
-            }),
-            lookup: Some(LookupAnswerRow {
-                name: "mail.example".into(),
-                ..LookupAnswerRow::default()
-            }),
-            policies: vec!["shop/web-egress".into()],
-            reason: Some("namegate: no toFQDNs selector of shop/web matches mail.example".into()),
-            ..EventRow::default()
-        }
-    }
 
     pub(crate) fn answered_lookup() -> EventRow {
         EventRow {

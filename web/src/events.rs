@@ -111,35 +111,14 @@ fn end(end: &EventEndRow) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use api::{FlowTotalsRow, LookupAnswerRow, examples};
+    use api::examples::{self, refused_lookup};
+    use api::{FlowTotalsRow, LookupAnswerRow};
 
     use super::*;
 
-    fn event() -> EventRow {
-        EventRow {
-            time: "2026-11-30T12:00:00.123Z".into(),
-            sequence: 7,
-            kind: "lookup".into(),
-            verdict: "refused".into(),
-            source: Some(EventEndRow {
-                namespace: Some("shop".into()),
-                pod: Some("web".into()),
-                address: Some([10, 0, 0, 2].into()),
-                ..EventEndRow::default()
-            }),
-            lookup: Some(LookupAnswerRow {
-                name: "mail.example".into(),
-                ..LookupAnswerRow::default()
-            }),
-            policies: vec!["shop/web-egress".into()],
-            reason: Some("namegate: no toFQDNs selector of shop/web matches mail.example".into()),
-            ..EventRow::default()
-        }
-    }
-
     #[test]
     fn a_refused_lookup_says_who_asked_for_what_and_why_it_was_refused() {
-        let text = rows(&[event()]).into_string();
+        let text = rows(&[refused_lookup()]).into_string();
         for part in [
             "<tr class=\"refused\" data-sequence=\"7\">",
             "12:00:00.123Z",
@@ -155,7 +134,7 @@ mod tests {
     #[test]
     fn what_a_pod_chooses_is_text_and_never_markup() {
         let hostile = "<script>alert(1)</script>\" onmouseover=\"x";
-        let mut event = event();
+        let mut event = refused_lookup();
         event.reason = Some(hostile.into());
         event.policies = vec![hostile.into()];
         event.verdict = hostile.into();
@@ -186,7 +165,7 @@ mod tests {
                 bytes: Some(3_456),
                 duration_ms: 1_200,
             }),
-            ..event()
+            ..refused_lookup()
         };
         let query = EventQuery {
             pod: "shop/web".into(),
@@ -194,7 +173,7 @@ mod tests {
             ..EventQuery::default()
         };
         let status = examples::status(Some("the ruleset is not in the kernel"));
-        let text = page(PageFrame { status: &status }, &query, &[event(), later], 8);
+        let text = page(PageFrame { status: &status }, &query, &[refused_lookup(), later], 8);
         let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is missing in {text}"));
         assert!(at("data-sequence=\"8\"") < at("data-sequence=\"7\""));
         at("value=\"shop/web\"");

@@ -272,7 +272,8 @@ fn tabular(rows: &[EventRow], style: TerminalStyle) -> String {
 
 #[cfg(test)]
 mod tests {
-    use api::{EventEndRow, FlowNatRow, FlowTotalsRow, LookupAnswerRow};
+    use api::examples::refused_lookup;
+    use api::{EventEndRow, FlowNatRow, FlowTotalsRow};
     use clap::Parser;
 
     use super::*;
@@ -288,28 +289,7 @@ mod tests {
     }
 
     fn rows() -> Vec<EventRow> {
-        let pod = EventEndRow {
-            namespace: Some("shop".into()),
-            pod: Some("web".into()),
-            address: Some([10, 0, 0, 2].into()),
-            ..EventEndRow::default()
-        };
-        let lookup = EventRow {
-            time: "2026-11-30T12:00:00.123Z".into(),
-            sequence: 7,
-            node: "node-1".into(),
-            kind: "lookup".into(),
-            verdict: "refused".into(),
-            direction: Some("egress".into()),
-            source: Some(pod.clone()),
-            lookup: Some(LookupAnswerRow {
-                name: "mail.example".into(),
-                ..LookupAnswerRow::default()
-            }),
-            policies: vec!["shop/web-egress".into()],
-            reason: Some("namegate: no toFQDNs selector of shop/web matches mail.example".into()),
-            ..EventRow::default()
-        };
+        let lookup = refused_lookup();
         let flow = EventRow {
             sequence: 8,
             kind: "flow".into(),
