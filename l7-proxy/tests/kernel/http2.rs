@@ -4,9 +4,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 
-use super::lab::{Lab, LabJudge};
+use super::lab::{Lab, LabJudge, OUTSIDE};
 
 /// An origin of HTTP/2: says who asks and for what, and how long the body was.
 fn http2_origin(stream: TcpStream) {
@@ -61,7 +61,7 @@ fn each_request_of_a_connection_is_judged() {
 }
 
 #[test]
-fn streams_of_one_connection_are_judged_beside_each_other() {
+fn many_connections_at_once_are_judged() {
     let Some(lab) = Lab::new() else { return };
     let judge = Arc::new(LabJudge::default());
     let _proxy = lab.proxy(&judge);
@@ -75,6 +75,51 @@ fn streams_of_one_connection_are_judged_beside_each_other() {
     ]);
     assert_eq!(said.matches(" 200").count(), 20, "{said}");
     assert_eq!(said.matches(" 403").count(), 20, "{said}");
+}
+
+#[test]
+fn streams_of_one_connection_are_judged_beside_each_other() {
+    let Some(lab) = Lab::new() else { return };
+    let judge = Arc::new(LabJudge::default());
+    let _proxy = lab.proxy(&judge);
+    lab.serve(80, http2_origin);
+    let stream = lab.connect(OUTSIDE[0], 80).unwrap();
+    let port = stream.local_addr().unwrap().port();
+    stream.set_nonblocking(true).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .unwrap();
+    let answers = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let mut requests = requests.ready().await.unwrap();
+        let asked: Vec<_> = (0..40)
+            .map(|number| {
+                let path = ["allowed", "secret"][number % 2];
+                let request = Request::get(format!("http://a/{path}/{number}")).body(()).unwrap();
+                requests.send_request(request, true).unwrap().0
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for response in asked {
+            let response = response.await.unwrap();
+            let (status, mut body, mut text) = (response.status().as_u16(), response.into_body(), Vec::new());
+            while let Some(Ok(data)) = body.data().await {
+                text.extend_from_slice(&data);
+            }
+            answers.push((status, String::from_utf8(text).unwrap()));
+        }
+        answers
+    });
+    let client = format!("from 10.71.0.2:{port} ");
+    for (number, (status, text)) in answers.into_iter().enumerate() {
+        match number % 2 {
+            0 => assert!(status == 200 && text.contains(&client), "{status} {text}"),
+            _ => assert_eq!((status, text.trim_end()), (403, "Access denied")),
+        }
+    }
 }
 
 #[test]

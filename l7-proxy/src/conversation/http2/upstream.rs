@@ -47,7 +47,7 @@ pub(super) struct UpstreamStream<P> {
 /// Whether a request may leave now.
 pub(super) enum Readiness {
     Ready,
-    /// The server has as many requests as it takes.
+    /// The server has as many requests as it takes, or has not yet shown that it speaks HTTP/2.
     Full,
     /// None will be taken.
     Closed,
@@ -136,6 +136,8 @@ impl<P> Upstream<P> {
             UpstreamPhase::Gone => Readiness::Closed,
             UpstreamPhase::Open { requests, .. } => match requests.poll_ready(context) {
                 Poll::Pending => Readiness::Full,
+                // A server of HTTP/1 alone might read a body for requests that nobody judged.
+                Poll::Ready(Ok(())) if !self.wire.is_greeted() => Readiness::Full,
                 Poll::Ready(Ok(())) => Readiness::Ready,
                 Poll::Ready(Err(_)) => Readiness::Closed,
             },

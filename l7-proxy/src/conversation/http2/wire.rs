@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What may wait to be sent before nothing more is written, in octets. A frame may go beyond it.
@@ -24,7 +25,14 @@ struct WireState {
     read: usize,
     has_ended: bool,
     outgoing: Vec<u8>,
+    /// The first octets that came, as many as a frame's header has.
+    first: SmallVec<[u8; FRAME_HEADER]>,
 }
+
+/// The length of a frame's header (RFC 9113 §4.1).
+const FRAME_HEADER: usize = 9;
+/// The type of a frame of settings (RFC 9113 §6.5), and its flag ACK.
+const SETTINGS: (u8, u8) = (4, 1);
 
 impl Wire {
     /// Whether everything that came was read.
@@ -39,6 +47,16 @@ impl Wire {
         let read = std::mem::take(&mut state.read);
         state.incoming.drain(..read);
         state.incoming.extend_from_slice(octets);
+        let missing = FRAME_HEADER - state.first.len();
+        state.first.extend(octets.iter().take(missing).copied());
+    }
+
+    /// Whether the peer has begun as a server of HTTP/2 does: with its settings (RFC 9113 §3.4).
+    pub(super) fn is_greeted(&self) -> bool {
+        match self.0.borrow().first.as_slice() {
+            [_, _, _, kind, flags, 0, 0, 0, 0] => *kind == SETTINGS.0 && flags & SETTINGS.1 == 0,
+            _ => false,
+        }
     }
 
     /// Nothing more comes.

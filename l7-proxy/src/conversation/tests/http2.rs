@@ -30,6 +30,8 @@ struct Http2Talk {
     server: ServerEnd,
     server_octets: DuplexStream,
     accepted: Vec<(Request<RecvStream>, SendResponse<Bytes>)>,
+    /// Whether the server says nothing.
+    server_is_silent: bool,
 }
 
 enum ServerEnd {
@@ -76,6 +78,7 @@ impl Http2Talk {
             server: ServerEnd::Greeting(Box::pin(h2::server::handshake(server_end))),
             server_octets,
             accepted: Vec::new(),
+            server_is_silent: false,
         };
         this.turn();
         this
@@ -99,7 +102,7 @@ impl Http2Talk {
             }
             let up = drain(&mut self.client_octets);
             // A server greets as soon as it is there, and is there once it was dialled.
-            let down = match self.talk.reads_server() {
+            let down = match self.talk.reads_server() && !self.server_is_silent {
                 true => drain(&mut self.server_octets),
                 false => Vec::new(),
             };
@@ -172,6 +175,21 @@ fn each_stream_is_judged_by_itself() {
     }
     assert_eq!((talk.status(second), talk.status(first)), (200, 200));
     assert_eq!(talk.talk.ending(), None);
+}
+
+/// One of HTTP/1 alone might take a body for requests.
+#[test]
+fn a_server_that_has_not_shown_that_it_speaks_http2_hears_no_request() {
+    let mut talk = Http2Talk::new(Talk::http());
+    talk.server_is_silent = true;
+    let allowed = talk.get("/allowed");
+    assert!(talk.talk.is_dialling() || talk.talk.reads_server());
+    assert!(talk.accepted.is_empty());
+    talk.server_is_silent = false;
+    talk.turn();
+    let (_, mut respond) = talk.accepted.pop().unwrap();
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(talk.status(allowed), 200);
 }
 
 #[test]
