@@ -40,8 +40,9 @@ use server_bound::ServerBound;
 /// What waits in one direction before its sender is no longer read, in octets.
 const MOST_HELD: usize = 256 << 10;
 /// How long the end of a client is waited for that got an answer which ends its connection. A
-/// socket that is closed while octets of the client wait in it is reset, and the answer lost.
-const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// socket that is closed while octets of the client wait in it is reset, and the answer lost. The
+/// last octets of TLS may take as long to leave.
+pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// One connection, from its accept to its end.
 pub struct Conversation<J: Judge> {

@@ -5,7 +5,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use clock::Time;
 use tokio::net::TcpStream;
@@ -18,11 +17,8 @@ use super::side::PassageSide;
 use super::signals::SignalListener;
 use super::{reset, secure};
 use crate::config::DialOptions;
-use crate::conversation::{Conversation, Ending};
+use crate::conversation::{Conversation, Ending, FAREWELL_TIME};
 use crate::judge::Judge;
-
-/// How long the last octets of TLS may take to leave.
-const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// One connection and its sockets.
 pub(super) struct Passage<J: Judge> {
