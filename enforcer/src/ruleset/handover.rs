@@ -94,16 +94,7 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     );
     for (direction, chain) in Direction::BOTH.into_iter().zip(OF_DIRECTION) {
         document.chain(chain);
-        for family in IpFamily::BOTH {
-            document.rule(
-                chain,
-                [dispatch::to_chain_of(
-                    direction,
-                    family,
-                    &set_names::handover(direction, family),
-                )],
-            );
-        }
+        dispatch_by(document, chain, direction, set_names::handover);
         document.rule(HANDOVER_HOOK, [is_tcp(), jump(chain)]);
     }
 
@@ -131,28 +122,25 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     );
     for (direction, chain) in Direction::BOTH.into_iter().zip(RESUMED_OF_DIRECTION) {
         document.chain(chain);
-        for family in IpFamily::BOTH {
-            document.rule(
-                chain,
-                [dispatch::to_chain_of(
-                    direction,
-                    family,
-                    &set_names::resumed(direction, family),
-                )],
-            );
-        }
+        dispatch_by(document, chain, direction, set_names::resumed);
         // The programs that look into nothing judge these packets as they judge others.
-        for family in IpFamily::BOTH {
-            document.rule(
-                chain,
-                [dispatch::to_chain_of(
-                    direction,
-                    family,
-                    &set_names::dispatch(direction, family),
-                )],
-            );
-        }
+        dispatch_by(document, chain, direction, set_names::dispatch);
         document.rule(RESUMED, [bears(handover), jump(chain)]);
+    }
+}
+
+/// Goes to the chain that a map has for the judged end. `map` names that of each family.
+fn dispatch_by(
+    document: &mut NftDocument<'_>,
+    chain: &'static str,
+    direction: Direction,
+    map: impl Fn(Direction, IpFamily) -> String,
+) {
+    for family in IpFamily::BOTH {
+        document.rule(
+            chain,
+            [dispatch::to_chain_of(direction, family, &map(direction, family))],
+        );
     }
 }
 
