@@ -16,7 +16,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 use rustls::crypto::ring::{default_provider, sign::any_ecdsa_type};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -70,10 +70,7 @@ impl LocalAuthority {
         let key = KeyPair::generate()?;
         let certificates = Certificates {
             issuer,
-            signing: any_ecdsa_type(
-                &PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())
-                    .map_err(|error| rustls::Error::General(error.to_string()))?,
-            )?,
+            signing: any_ecdsa_type(&PrivatePkcs8KeyDer::from(key.serialize_der()).into())?,
             key,
             made: Mutex::new(LruCache::new(MOST_CERTIFICATES)),
         };
