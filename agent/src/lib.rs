@@ -54,6 +54,8 @@ pub mod records;
 pub mod revocation;
 mod rule_use;
 pub mod run_dir;
+#[cfg(test)]
+mod samples;
 pub mod suggestion;
 pub mod view;
 mod web_pages;

@@ -102,19 +102,9 @@ fn name_of(protocol: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::samples::flow;
 
-    fn flow(source: &str, destination: &str, asked: &str) -> Flow {
-        Flow {
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-            asked: asked.parse().unwrap(),
-            protocol: Protocol::Tcp.number(),
-            icmp_type: None,
-            is_expected: false,
-            zone: 0,
-        }
-    }
+    use super::*;
 
     fn told(verdict: FlowVerdict, revoke: Revocation) -> (FlowFate, String) {
         let flow = flow("10.0.0.2:4000", "10.0.0.3:80", "10.96.0.1:8080");

@@ -254,24 +254,17 @@ impl TrackedScene {
 
 #[cfg(test)]
 mod tests {
-    use cluster::index::Cluster;
     use enforcer::ResolverBinding;
     use events::RingLimits;
-    use planner::Planner;
     use policy::labels::Labels;
-    use settings::resolve::resolve;
-    use settings::{AgentOptions, HostFacts};
+
+    use crate::samples::{empty_plan, flow};
 
     use super::*;
 
     /// A plan with one Pod, whose lookups to 192.0.2.53 are intercepted.
     fn plan() -> Plan {
-        let host = HostFacts {
-            name: "here".into(),
-            resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
-        };
-        let settings = resolve(AgentOptions::default(), &host).unwrap();
-        let mut plan = Planner::default().plan(&Cluster::default(), &settings, &Arc::default());
+        let mut plan = empty_plan();
         let address: IpAddr = [10, 0, 0, 2].into();
         plan.local = [Endpoint {
             id: "shop/web".parse().unwrap(),
@@ -287,18 +280,6 @@ mod tests {
             listener: "169.254.53.53:15000".parse().unwrap(),
         });
         plan
-    }
-
-    fn flow(source: &str, asked: &str, destination: &str) -> Flow {
-        Flow {
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-            asked: asked.parse().unwrap(),
-            protocol: Protocol::Tcp.number(),
-            icmp_type: None,
-            is_expected: false,
-            zone: 0,
-        }
     }
 
     fn moment(seconds: u64) -> (Time, WallTime) {
@@ -328,7 +309,7 @@ mod tests {
     #[test]
     fn a_flow_of_a_pod_is_told_when_it_begins_and_when_it_ends_with_both_sides_of_a_nat() {
         let (mut tracker, log) = tracker();
-        let flow = flow("10.0.0.2:4000", "10.96.0.7:80", "198.51.100.1:8080");
+        let flow = flow("10.0.0.2:4000", "198.51.100.1:8080", "10.96.0.7:80");
         let sent_as: SocketAddr = "192.0.2.9:4000".parse().unwrap();
         tracker.began(flow, sent_as, &plan(), moment(1));
         let counted = CountedTraffic { packets: 7, bytes: 700 };
@@ -358,7 +339,7 @@ mod tests {
         let (mut tracker, log) = tracker();
         let plan = plan();
         for flow in [
-            flow("10.0.0.2:4000", "192.0.2.53:53", "169.254.53.53:15000"),
+            flow("10.0.0.2:4000", "169.254.53.53:15000", "192.0.2.53:53"),
             flow("10.0.0.9:4000", "198.51.100.1:80", "198.51.100.1:80"),
         ] {
             tracker.began(flow, flow.source, &plan, moment(1));

@@ -227,14 +227,13 @@ mod tests {
     use std::net::IpAddr;
 
     use api::Sightings;
-    use cluster::index::Cluster;
     use policy::Endpoint;
     use policy::labels::Labels;
-    use settings::resolve::resolve;
-    use settings::{AgentOptions, HostFacts};
+
+    use planner::Governed;
 
     use crate::inspect::Figures;
-    use planner::{Governed, Planner};
+    use crate::samples::empty_plan;
 
     use super::*;
 
@@ -246,12 +245,7 @@ mod tests {
 
     /// A plan with one governed address, [`POD`].
     fn plan() -> Plan {
-        let host = HostFacts {
-            name: "here".into(),
-            resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
-        };
-        let settings = resolve(AgentOptions::default(), &host).unwrap();
-        let mut plan = Planner::default().plan(&Cluster::default(), &settings, &Arc::default());
+        let mut plan = empty_plan();
         Arc::make_mut(&mut plan.governed).insert(POD.into(), governed());
         plan
     }
